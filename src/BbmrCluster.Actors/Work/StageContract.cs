@@ -88,9 +88,11 @@ public sealed record OutputPaths(string? Container, string? Image, string? Alloc
 /// <param name="Measure">Write measured quality into a downscale's container (reconstructs it).</param>
 /// <param name="Force">Replace outputs that exist.</param>
 /// <param name="Limits">Bounds on the source.</param>
+/// <param name="AllowOtherWeights">Upscale a container whose pinned weight hashes differ from <paramref name="WeightHashes"/>.</param>
 public sealed record ImageJob(
     ImageId Id, JobKind Kind, string Source, string DisplayName, OutputPaths Outputs, EngineSettings Engine, string DeviceClass,
-    IReadOnlyDictionary<string, string> WeightHashes, string Allocator, int Rate, bool Measure, bool Force, ImageLimits Limits)
+    IReadOnlyDictionary<string, string> WeightHashes, string Allocator, int Rate, bool Measure, bool Force, ImageLimits Limits,
+    bool AllowOtherWeights = false)
 {
     /// <summary>Whether image rows are made at all.</summary>
     public bool Reconstructs => Kind != JobKind.Downscale || Measure;
@@ -105,8 +107,10 @@ public sealed record ImageJob(
 /// <param name="Format">Source format.</param>
 /// <param name="SourceBytes">File size.</param>
 /// <param name="SourceModified">Last write time of the source, UTC.</param>
+/// <param name="SourceSha256">SHA-256 of the source file, lower-case hex.</param>
 /// <param name="Metadata">ICC, EXIF, ... as a blob; null when there is none.</param>
-public sealed record ImageFacts(int Width, int Height, int ColourChannels, bool HasAlpha, int BitDepth, string Format, long SourceBytes, DateTime SourceModified, BlobRef? Metadata)
+public sealed record ImageFacts(int Width, int Height, int ColourChannels, bool HasAlpha, int BitDepth, string Format, long SourceBytes, DateTime SourceModified,
+    string SourceSha256, BlobRef? Metadata)
 {
     /// <summary>The block grid.</summary>
     public BlockGrid Grid => new(Width, Height);
@@ -119,12 +123,11 @@ public sealed record ImageFacts(int Width, int Height, int ColourChannels, bool 
 /// <param name="Rows">Reconstructed rows, RowsOf(strip) x Width x colour channels.</param>
 /// <param name="Top">Feature band at the upper border (inner borders only).</param>
 /// <param name="Bottom">Feature band at the lower border.</param>
-/// <param name="UniformRows">As Rows with every block at the middle scale (rescale jobs): only the <c>BorderRows</c> rows at each border are needed, the rest is summed up in <paramref name="UniformSse"/>.</param>
-/// <param name="UniformTop">Feature band of the uniform reconstruction.</param>
+/// <param name="UniformTop">Feature band of the uniform reconstruction (every block at the middle scale, rescale jobs); its border rows follow from the bands alone.</param>
 /// <param name="UniformBottom">Feature band of the uniform reconstruction.</param>
 /// <param name="UniformSse">Squared Y error of the uniform reconstruction over the rows that no border join changes.</param>
 public sealed record StripBlobs(int Strip, BlobRef? Raw = null, BlobRef? Packed = null, BlobRef? Rows = null, BlobRef? Top = null, BlobRef? Bottom = null,
-    BlobRef? UniformRows = null, BlobRef? UniformTop = null, BlobRef? UniformBottom = null, double? UniformSse = null);
+    BlobRef? UniformTop = null, BlobRef? UniformBottom = null, double? UniformSse = null);
 
 /// <summary>A piece of work, complete in itself.</summary>
 /// <param name="Job">The image's job.</param>
