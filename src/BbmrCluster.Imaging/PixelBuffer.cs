@@ -60,4 +60,19 @@ public sealed class PixelBuffer
     public Span<ushort> Samples16 => BitDepth == 16
         ? MemoryMarshal.Cast<byte, ushort>(Data.AsSpan())
         : throw new InvalidOperationException("The buffer holds 8-bit samples.");
+
+    /// <summary>Copies a rectangle.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">The rectangle does not lie inside the buffer.</exception>
+    public PixelBuffer Crop(int x, int y, int width, int height)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(x);
+        ArgumentOutOfRangeException.ThrowIfNegative(y);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan((long)x + width, Width, nameof(width));
+        ArgumentOutOfRangeException.ThrowIfGreaterThan((long)y + height, Height, nameof(height));
+        PixelBuffer part = new(width, height, Channels, BitDepth);
+        int pixelBytes = Channels * (BitDepth / 8);
+        for (int row = 0; row < height; row++)
+            Data.AsSpan(((y + row) * RowBytes) + (x * pixelBytes), part.RowBytes).CopyTo(part.Data.AsSpan(row * part.RowBytes));
+        return part;
+    }
 }
