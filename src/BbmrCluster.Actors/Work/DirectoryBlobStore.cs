@@ -1,0 +1,197 @@
+using System.IO.Hashing;
+
+namespace BbmrCluster.Actors.Work;
+
+/// <summary>Options of a <see cref="DirectoryBlobStore"/>.</summary>
+/// <param name="Quota">Bytes that blobs may take (--max-work); null takes half of what is free or already used by blobs at start.</param>
+/// <param name="Floor">Free bytes below which no image is opened.</param>
+/// <param name="Exclusive">One process owns the directory: its temporaries are all litter at start. Otherwise only those older than a day are.</param>
+public sealed record DirectoryBlobStoreOptions(long? Quota = null, long Floor = 2_000_000_000, bool Exclusive = true);
+
+/// <summary>
+/// Blobs as files of a directory, one folder per image. A blob is written under a temporary name and renamed; it is
+/// compared with its XXH3-128 whenever it is read. Intermediates are not synced to the disk: a damaged one is noticed
+/// and made again. The quota counts what this process wrote and found at start.
+/// </summary>
+public sealed class DirectoryBlobStore : IBlobStore
+{
+    private const string Temporary = ".tmp";
+    private static int _serial;
+
+    private readonly string _root;
+    private readonly long _floor;
+    private readonly Lock _accounting = new();
+    private long _used;
+
+    /// <summary>Opens or creates the directory, sweeps temporaries and counts what is there.</summary>
+    /// <exception cref="StageFailedException"><see cref="FailureClass.StoreFull"/>: not even the directory can be made.</exception>
+    public DirectoryBlobStore(string root, DirectoryBlobStoreOptions? options = null)
+    {
+        options ??= new DirectoryBlobStoreOptions();
+        _root = Path.GetFullPath(root);
+        _floor = options.Floor;
+        Guard(() => Directory.CreateDirectory(_root));
+        foreach (var file in new DirectoryInfo(_root).EnumerateFiles("*", SearchOption.AllDirectories).ToList())
+        {
+            if (!file.Name.EndsWith(Temporary, StringComparison.Ordinal))
+                _used += file.Length;
+            else if (options.Exclusive || file.LastWriteTimeUtc < DateTime.UtcNow.AddDays(-1))
+                file.Delete();
+        }
+        Quota = options.Quota ?? (FileSystem.FreeBytes(_root) + _used) / 2;
+    }
+
+    /// <summary>Bytes that blobs may take.</summary>
+    public long Quota { get; }
+
+    /// <inheritdoc/>
+    public StoreRoom Room
+    {
+        get
+        {
+            lock (_accounting)
+                return new StoreRoom(_used, Quota, FileSystem.FreeBytes(_root), _floor);
+        }
+    }
+
+    /// <inheritdoc/>
+    public BlobRef Write(ImageId image, string label, int attempt, ReadOnlySpan<byte> content)
+    {
+        if (label is not { Length: >= 1 and <= 64 } || label.Any(c => !(c is (>= 'a' and <= 'z') or (>= '0' and <= '9') or '-')))
+            throw new ArgumentException($"'{label}' is not a blob label.", nameof(label));
+        string hash = Hash(content);
+        var blob = new BlobRef($"{image}/{label}.{hash[..16]}", content.Length, hash);
+        Reserve(content.Length);
+        string path = PathOf(blob.Name);
+        string temporary = $"{path}.{attempt}-{Environment.ProcessId}-{Interlocked.Increment(ref _serial)}{Temporary}";
+        try
+        {
+            Directory.CreateDirectory(Path.GetDirectoryName(path)!);
+            using (var file = new FileStream(temporary, FileMode.Create, FileAccess.Write, FileShare.None, 1))
+                file.Write(content);
+            // The same bytes were here before (a lease done twice): they are counted once.
+            long replaced = File.Exists(path) ? new FileInfo(path).Length : 0;
+            File.Move(temporary, path, overwrite: true);
+            Release(replaced);
+            return blob;
+        }
+        catch (Exception error)
+        {
+            Release(content.Length);
+            Discard(temporary);
+            throw FileSystem.IsFull(error) ? Full("the disk of the work directory is full", error) : error is IOException or UnauthorizedAccessException
+                ? new StageFailedException(FailureClass.Transient, $"the work directory cannot be written: {error.Message}", inner: error)
+                : error;
+        }
+    }
+
+    /// <inheritdoc/>
+    public byte[] Read(BlobRef blob)
+    {
+        byte[] content;
+        try
+        {
+            content = File.ReadAllBytes(PathOf(blob.Name));
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            throw Lost(blob, "is missing", error);
+        }
+        if (content.LongLength != blob.Length || !Hash(content).Equals(blob.Hash, StringComparison.Ordinal))
+            throw Lost(blob, "is damaged", null);
+        return content;
+    }
+
+    /// <inheritdoc/>
+    public void Delete(BlobRef blob)
+    {
+        string path = PathOf(blob.Name);
+        long length = File.Exists(path) ? new FileInfo(path).Length : 0;
+        Discard(path);
+        Release(length);
+    }
+
+    /// <inheritdoc/>
+    public void DeleteImage(ImageId image)
+    {
+        var folder = new DirectoryInfo(PathOf(image.Value));
+        if (!folder.Exists)
+            return;
+        long length = 0;
+        foreach (var file in folder.EnumerateFiles())
+        {
+            if (!file.Name.EndsWith(Temporary, StringComparison.Ordinal))
+                length += file.Length;
+            Discard(file.FullName);
+        }
+        try
+        {
+            folder.Delete();
+        }
+        catch (IOException)
+        {
+            // A late writer still has a file in it; the next start sweeps it.
+        }
+        Release(length);
+    }
+
+    /// <summary>XXH3-128 as in <see cref="BlobRef.Hash"/>.</summary>
+    public static string Hash(ReadOnlySpan<byte> content) => Convert.ToHexStringLower(XxHash128.Hash(content));
+
+    private string PathOf(string name)
+    {
+        string[] parts = name.Split('/');
+        foreach (string part in parts)
+        {
+            if (part.Length is 0 or > 128 || part[0] == '.' || part.Any(c => !(char.IsAsciiLetterOrDigit(c) || c is '.' or '-')))
+                throw new ArgumentException($"'{name}' is not a blob name.", nameof(name));
+        }
+        return Path.Combine([_root, .. parts]);
+    }
+
+    private void Reserve(long bytes)
+    {
+        lock (_accounting)
+        {
+            if (_used + bytes > Quota)
+                throw Full($"the work directory has reached its limit of {FileSystem.Size(Quota)}", null);
+            _used += bytes;
+        }
+    }
+
+    private void Release(long bytes)
+    {
+        lock (_accounting)
+            _used = Math.Max(0, _used - bytes);
+    }
+
+    private static StageFailedException Lost(BlobRef blob, string what, Exception? inner) =>
+        new(FailureClass.BlobLost, $"intermediate result {blob.Name} {what}", blob, inner) { Code = "blob_lost" };
+
+    private StageFailedException Full(string what, Exception? inner) =>
+        new(FailureClass.StoreFull, $"{what} ({_root})", inner: inner) { Code = "full" };
+
+    private void Guard(Action action)
+    {
+        try
+        {
+            action();
+        }
+        catch (IOException error) when (FileSystem.IsFull(error))
+        {
+            throw Full("the disk of the work directory is full", error);
+        }
+    }
+
+    private static void Discard(string path)
+    {
+        try
+        {
+            File.Delete(path);
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            // Gone with its folder, or not ours to delete: it costs room, never correctness.
+        }
+    }
+}
