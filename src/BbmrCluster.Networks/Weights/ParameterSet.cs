@@ -1,0 +1,113 @@
+using System.Runtime.InteropServices;
+using static TorchSharp.torch;
+
+namespace BbmrCluster.Networks.Weights;
+
+/// <summary>
+/// The named float32 parameters of a network, all views of one flat tensor, so that an optimizer works on a single
+/// tensor. Owns its native memory until disposed; lives outside every dispose scope.
+/// </summary>
+public sealed class ParameterSet : IDisposable
+{
+    private readonly Dictionary<string, Tensor> _views = new(StringComparer.Ordinal);
+
+    /// <summary>Copies values in.</summary>
+    /// <param name="shapes">Every parameter, in the order in which they lie in <see cref="Flat"/>.</param>
+    /// <param name="values">A tensor for each; others are an error.</param>
+    /// <param name="source">What messages call the values.</param>
+    /// <param name="trainable">Whether gradients are wanted.</param>
+    /// <exception cref="InvalidDataException">A parameter is missing, unknown or of another shape; one sentence.</exception>
+    public ParameterSet(IReadOnlyList<(string Name, long[] Shape)> shapes, IReadOnlyDictionary<string, TensorData> values, string source, bool trainable = false)
+    {
+        Shapes = shapes;
+        Check(shapes, values, source);
+        long total = shapes.Sum(p => Count(p.Shape));
+        var flat = new float[total];
+        long at = 0;
+        foreach ((string name, _) in shapes)
+        {
+            float[] part = values[name].Values;
+            part.CopyTo(flat, at);
+            at += part.Length;
+        }
+
+        using IDisposable noGradient = no_grad();
+        Flat = tensor(flat).DetachFromDisposeScope();
+        at = 0;
+        foreach ((string name, long[] shape) in shapes)
+        {
+            using var scope = NewDisposeScope();
+            Tensor view = Flat.narrow(0, at, Count(shape)).view(shape).DetachFromDisposeScope();
+            view.requires_grad = trainable;
+            _views.Add(name, view);
+            at += Count(shape);
+        }
+    }
+
+    /// <summary>Names and shapes, in flat order.</summary>
+    public IReadOnlyList<(string Name, long[] Shape)> Shapes { get; }
+
+    /// <summary>All values, one after another.</summary>
+    public Tensor Flat { get; }
+
+    /// <summary>A parameter by its official name; float32, a view of <see cref="Flat"/>.</summary>
+    public Tensor this[string name] => _views[name];
+
+    /// <summary>
+    /// The gradients of all parameters as one new flat tensor (zero where a parameter got none); clears them.
+    /// The caller owns the result.
+    /// </summary>
+    public Tensor TakeGradient()
+    {
+        using var scope = NewDisposeScope();
+        var parts = new List<Tensor>(Shapes.Count);
+        foreach ((string name, long[] shape) in Shapes)
+        {
+            Tensor view = _views[name];
+            parts.Add(view.grad is { } gradient ? gradient.reshape(-1) : zeros(Count(shape)));
+            view.grad = null;
+        }
+        return cat(parts).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Copies the values out of this set or of a flat tensor laid out like it.</summary>
+    public IReadOnlyDictionary<string, TensorData> Export(Tensor? flat = null)
+    {
+        float[] all = MemoryMarshal.Cast<byte, float>((flat ?? Flat).bytes).ToArray();
+        var result = new Dictionary<string, TensorData>(StringComparer.Ordinal);
+        int at = 0;
+        foreach ((string name, long[] shape) in Shapes)
+        {
+            int count = (int)Count(shape);
+            result.Add(name, new TensorData(shape, all[at..(at + count)]));
+            at += count;
+        }
+        return result;
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        foreach (Tensor view in _views.Values)
+            view.Dispose();
+        Flat.Dispose();
+    }
+
+    private static long Count(long[] shape) => shape.Aggregate(1L, (product, size) => product * size);
+
+    private static void Check(IReadOnlyList<(string Name, long[] Shape)> shapes, IReadOnlyDictionary<string, TensorData> values, string source)
+    {
+        foreach ((string name, long[] shape) in shapes)
+        {
+            if (!values.TryGetValue(name, out TensorData? value))
+                throw new InvalidDataException($"{source} lacks the parameter '{name}'.");
+            if (!value.Shape.AsSpan().SequenceEqual(shape))
+                throw new InvalidDataException($"{source}: '{name}' has the shape {value.ShapeText}, {TensorData.Describe(shape)} is needed.");
+        }
+        if (values.Count != shapes.Count)
+        {
+            var known = shapes.Select(p => p.Name).ToHashSet(StringComparer.Ordinal);
+            throw new InvalidDataException($"{source} holds '{values.Keys.First(name => !known.Contains(name))}', which the network does not have.");
+        }
+    }
+}
