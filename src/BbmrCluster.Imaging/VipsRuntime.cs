@@ -1,0 +1,75 @@
+using System.Diagnostics.CodeAnalysis;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using NetVips;
+
+namespace BbmrCluster.Imaging;
+
+/// <summary>
+/// Bounds on libvips, in force before its first call: one or two threads (the rest of the machine belongs to the
+/// networks and the heartbeats), no operation cache, no loader that fuzzing has not covered, and a place for the
+/// temporary files it makes when an image that it cannot stream is larger than 64 MiB.
+/// </summary>
+public static partial class VipsRuntime
+{
+    private static readonly Lock Gate = new();
+    private static bool s_ready;
+
+    /// <summary>Version of the loaded libvips, "8.18.7".</summary>
+    public static string Version
+    {
+        get
+        {
+            Prepare();
+            return $"{NetVips.NetVips.Version(0)}.{NetVips.NetVips.Version(1)}.{NetVips.NetVips.Version(2)}";
+        }
+    }
+
+    /// <summary>
+    /// Sends libvips' temporary files to a directory of the host, which sweeps it. Call it once, before the first image
+    /// is opened: libvips looks the place up once.
+    /// </summary>
+    /// <param name="directory">An existing directory.</param>
+    public static void UseTemporaryDirectory(string directory) => SetEnvironment("TMPDIR", Path.GetFullPath(directory));
+
+    /// <summary>libvips' own count of pixel memory: now and at most so far, bytes.</summary>
+    public static (long Now, long Peak) TrackedMemory => (Stats.Mem, (long)Stats.MemHighwater);
+
+    [ModuleInitializer]
+    [SuppressMessage("Usage", "CA2255", Justification = "libvips reads these once, whoever calls it first.")]
+    internal static void Initialize()
+    {
+        // Read by libvips from the C environment, which Environment.SetEnvironmentVariable does not reach.
+        SetEnvironment("VIPS_DISC_THRESHOLD", "64m");
+        // libvips prints warnings of its codecs on stderr; what matters comes back as an error.
+        SetEnvironment("VIPS_WARNING", "0");
+    }
+
+    /// <summary>Applies the bounds that need the library itself; every entry point of this room calls it.</summary>
+    internal static void Prepare()
+    {
+        if (Volatile.Read(ref s_ready))
+            return;
+        lock (Gate)
+        {
+            if (s_ready)
+                return;
+            NetVips.NetVips.Concurrency = Math.Min(2, Environment.ProcessorCount);
+            Cache.Max = 0;
+            Cache.MaxMem = 0;
+            Cache.MaxFiles = 0;
+            NetVips.NetVips.BlockUntrusted = true;
+            Volatile.Write(ref s_ready, true);
+        }
+    }
+
+    private static void SetEnvironment(string name, string value)
+    {
+        if (SetEnvironmentNative(name, value, 1) != 0)
+            throw new InvalidOperationException($"The environment variable {name} cannot be set.");
+    }
+
+    [LibraryImport("libc", EntryPoint = "setenv", StringMarshalling = StringMarshalling.Utf8)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int SetEnvironmentNative(string name, string value, int overwrite);
+}
