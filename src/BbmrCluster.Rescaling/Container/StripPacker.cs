@@ -29,7 +29,7 @@ public static class StripPacker
 
     private static ReadOnlySpan<byte> Magic => "STRP"u8;
 
-    /// <summary>Packs a strip. Every coded part is decoded and compared with its source before the strip is accepted.</summary>
+    /// <summary>Packs a strip. Every coded part has been decoded again and compared with its source.</summary>
     /// <param name="format">The image.</param>
     /// <param name="strip">Strip number.</param>
     /// <param name="scaleIndex">Scale index of each of the strip's blocks.</param>
@@ -37,7 +37,6 @@ public static class StripPacker
     /// <param name="alpha">RowsOf(strip) x Width, one channel of the image's bit depth; null for none.</param>
     /// <returns>The strip's bytes; equal input gives equal bytes.</returns>
     /// <exception cref="ArgumentException">The parts do not fit each other.</exception>
-    /// <exception cref="InvalidOperationException">The coder did not give back what it was given.</exception>
     public static byte[] Pack(StripFormat format, int strip, ReadOnlySpan<byte> scaleIndex, IReadOnlyList<BlockBatch> byScale, PixelBuffer? alpha)
     {
         int[] counts = Counts(format, strip, scaleIndex);
@@ -201,22 +200,20 @@ public static class StripPacker
             buffer.Data[index] = (byte)value;
     }
 
+    // The coder decodes and compares what it made before it gives it out.
     private static Part Encode(PixelBuffer pixels, int columns)
     {
-        (byte codec, byte[] bytes) = LosslessCodec.Encode(pixels);
-        PixelBuffer decoded = LosslessCodec.Decode(codec, bytes, pixels.Width, pixels.Height, pixels.Channels, pixels.BitDepth);
-        return decoded.Data.AsSpan().SequenceEqual(pixels.Data)
-            ? new Part(codec, checked((ushort)columns), bytes)
-            : throw new InvalidOperationException($"The lossless coder {codec} did not give back what it was given.");
+        CodedPixels coded = LosslessCodec.Encode(pixels);
+        return new Part(coded.Codec, checked((ushort)columns), coded.Bytes);
     }
 
     private static PixelBuffer Decode(Part part, int width, int height, int channels, int bitDepth)
     {
         try
         {
-            return LosslessCodec.Decode(part.Codec, part.Bytes.ToArray(), width, height, channels, bitDepth);
+            return LosslessCodec.Decode(part.Codec, part.Bytes.Span, width, height, channels, bitDepth);
         }
-        catch (Exception e) when (e is FormatException or ImageRefusedException)
+        catch (InvalidDataException e)
         {
             throw new FormatException($"holds a part that cannot be decoded ({e.Message})", e);
         }
