@@ -1,0 +1,226 @@
+using System.Globalization;
+using System.Security.Cryptography;
+using System.Text;
+using System.Text.Json;
+using BbmrCluster.Rescaling;
+
+namespace BbmrCluster.Actors.Work;
+
+/// <summary>An input with the names of its outputs.</summary>
+/// <param name="Source">Absolute path.</param>
+/// <param name="DisplayName">As the user gave it; for a file of a folder, the folder as given and the way below it.</param>
+/// <param name="Outputs">Absolute paths.</param>
+public sealed record PlannedImage(string Source, string DisplayName, OutputPaths Outputs);
+
+/// <summary>An input that cannot be taken.</summary>
+/// <param name="DisplayName">As the user gave it.</param>
+/// <param name="Reason">Why, without the name.</param>
+/// <param name="Code">Stable code for machines.</param>
+public sealed record RefusedInput(string DisplayName, string Reason, string Code);
+
+/// <summary>What a command will work on, in the order in which it will.</summary>
+public sealed record OutputPlan(IReadOnlyList<PlannedImage> Images, IReadOnlyList<RefusedInput> Refused);
+
+/// <summary>Names of outputs and identity of images. Deterministic: the same folder gives the same plan in the same order.</summary>
+public static class OutputNaming
+{
+    private const string ContainerExtension = ".bbmr", PictureSuffix = ".allocation.png", ReportSuffix = ".report.json", UpscaleReportSuffix = ".upscale.report.json";
+    private const int MaxNameBytes = 255;
+
+    private static readonly HashSet<string> ImageExtensions = new(StringComparer.OrdinalIgnoreCase)
+    {
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif", ".avif", ".gif", ".bmp", ".ppm", ".pgm", ".pnm",
+    };
+
+    /// <summary>
+    /// Finds the inputs and names their outputs below <paramref name="outputDirectory"/>, keeping the tree below each folder
+    /// given. Of a folder only pictures are taken (containers for an upscale), never hidden files, the output directory
+    /// within it, or what an earlier run wrote; a file that is named itself is always taken. Links to folders are
+    /// followed, each folder once.
+    /// </summary>
+    /// <param name="inputs">Files and folders as the user gave them.</param>
+    /// <param name="outputDirectory">Where outputs go.</param>
+    /// <param name="kind">What is done.</param>
+    /// <param name="imageExtension">Extension of reconstructed images without the dot, e.g. "png".</param>
+    /// <param name="recursive">Descend into folders of folders.</param>
+    public static OutputPlan Plan(IReadOnlyList<string> inputs, string outputDirectory, JobKind kind, string imageExtension, bool recursive)
+    {
+        var refused = new List<RefusedInput>();
+        var found = new List<Input>();
+        string outputRoot = Path.GetFullPath(outputDirectory);
+        var walk = new Walk(kind, recursive, outputRoot, found, refused);
+        foreach (string input in inputs)
+        {
+            string full = Path.GetFullPath(input);
+            if (Directory.Exists(full))
+                walk.Folder(input, full);
+            else if (File.Exists(full))
+                found.Add(new Input(full, input, ""));
+            else
+                refused.Add(new RefusedInput(input, "no such file or folder", "not_found"));
+        }
+
+        var images = new List<PlannedImage>();
+        var owner = new Dictionary<string, string>(StringComparer.Ordinal);
+        var sources = found.Select(input => input.Source).ToHashSet(StringComparer.Ordinal);
+        foreach (var (input, stem) in Stems(found.DistinctBy(input => input.Source, StringComparer.Ordinal).ToList()))
+        {
+            OutputPaths outputs = Outputs(input, Path.Combine(outputRoot, input.Folder), stem, kind, imageExtension);
+            string[] files = [.. FilesOf(outputs, kind)];
+            if (files.FirstOrDefault(file => Encoding.UTF8.GetByteCount(Path.GetFileName(file)) > MaxNameBytes) is { } tooLong)
+                refused.Add(new RefusedInput(input.DisplayName, $"the name of its output {Path.GetFileName(tooLong)} would be longer than {MaxNameBytes} bytes", "name_too_long"));
+            else if (files.FirstOrDefault(owner.ContainsKey) is { } taken)
+                refused.Add(new RefusedInput(input.DisplayName, $"its output {taken} is that of {owner[taken]} too; give it another output directory", "conflict"));
+            else if (files.FirstOrDefault(sources.Contains) is { } source)
+                refused.Add(new RefusedInput(input.DisplayName, $"its output {source} is an input; give it another output directory", "output_is_input"));
+            else
+            {
+                foreach (string file in files)
+                    owner.Add(file, input.DisplayName);
+                images.Add(new PlannedImage(input.Source, input.DisplayName, outputs));
+            }
+        }
+        return new OutputPlan(images, refused);
+    }
+
+    /// <summary>The files a job makes, in the order in which they are committed: the report last.</summary>
+    public static IEnumerable<string> FilesOf(OutputPaths outputs, JobKind kind)
+    {
+        // An upscale's container is its input.
+        if (kind != JobKind.Upscale && outputs.Container is { } container)
+            yield return container;
+        if (kind != JobKind.Downscale && outputs.Image is { } image)
+            yield return image;
+        if (kind != JobKind.Upscale && outputs.AllocationPicture is { } picture)
+            yield return picture;
+        yield return outputs.Report;
+    }
+
+    /// <summary>
+    /// Identity of one image of a job: the same command on the same unchanged file gives the same one, so that it finds the
+    /// journal of a run before; a changed file, other outputs, parameters or weights give another.
+    /// </summary>
+    /// <exception cref="IOException">The source cannot be looked at.</exception>
+    public static ImageId IdOf(JobKind kind, string source, OutputPaths outputs, EngineSettings engine, IReadOnlyDictionary<string, string> weightHashes,
+        string allocator, int rate, bool measure)
+    {
+        var file = new FileInfo(source);
+        string[] parts =
+        [
+            "1", kind.ToString(), source, file.Length.ToString(CultureInfo.InvariantCulture), file.LastWriteTimeUtc.Ticks.ToString(CultureInfo.InvariantCulture),
+            .. FilesOf(outputs, kind), engine.Network, engine.Scorer, engine.Downscaler, engine.Scales.ToString(), engine.Precision, engine.Device,
+            engine.Threads.ToString(CultureInfo.InvariantCulture), engine.MaxBatch.ToString(CultureInfo.InvariantCulture),
+            allocator, rate.ToString(CultureInfo.InvariantCulture), measure ? "measure" : "",
+            .. weightHashes.OrderBy(pair => pair.Key, StringComparer.Ordinal).SelectMany(pair => new[] { pair.Key, pair.Value }),
+        ];
+        return new ImageId("i" + Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(string.Join('\0', parts))))[..24]);
+    }
+
+    private static OutputPaths Outputs(Input input, string folder, string stem, JobKind kind, string imageExtension)
+    {
+        string At(string suffix) => Path.Combine(folder, stem + suffix);
+        return kind switch
+        {
+            // Named apart, so that a container can be upscaled beside the report of the run that made it.
+            JobKind.Upscale => new OutputPaths(input.Source, At($".{imageExtension}"), null, At(UpscaleReportSuffix)),
+            JobKind.Downscale => new OutputPaths(At(ContainerExtension), null, At(PictureSuffix), At(ReportSuffix)),
+            _ => new OutputPaths(At(ContainerExtension), At($".{imageExtension}"), At(PictureSuffix), At(ReportSuffix)),
+        };
+    }
+
+    // a.jpg -> a; where two would share a name, both keep their extension. That may collide anew (a.jpg, a.png and
+    // a.jpg.png), so it goes on until nothing changes; every input changes at most once.
+    private static IEnumerable<(Input Input, string Stem)> Stems(List<Input> inputs)
+    {
+        var stems = inputs.Select(input => Path.GetFileNameWithoutExtension(input.Source) is { Length: > 0 } stem ? stem : Path.GetFileName(input.Source)).ToArray();
+        while (true)
+        {
+            int[] crowded = [.. Enumerable.Range(0, stems.Length)
+                .GroupBy(i => Path.Combine(inputs[i].Folder, stems[i]), StringComparer.Ordinal)
+                .Where(group => group.Count() > 1).SelectMany(group => group)
+                .Where(i => stems[i] != Path.GetFileName(inputs[i].Source))];
+            if (crowded.Length == 0)
+                return inputs.Zip(stems);
+            foreach (int i in crowded)
+                stems[i] = Path.GetFileName(inputs[i].Source);
+        }
+    }
+
+    private sealed record Input(string Source, string DisplayName, string Folder);
+
+    private sealed class Walk(JobKind kind, bool recursive, string outputRoot, List<Input> found, List<RefusedInput> refused)
+    {
+        private readonly HashSet<(uint, uint, ulong)> _visited = [];
+
+        public void Folder(string given, string full)
+        {
+            int before = found.Count + refused.Count;
+            Descend(given, full, "", isRoot: true);
+            if (found.Count + refused.Count == before)
+                refused.Add(new RefusedInput(given, kind == JobKind.Upscale ? "holds no container" : "holds no picture", "empty"));
+        }
+
+        private void Descend(string display, string full, string below, bool isRoot)
+        {
+            if (FileSystem.Identity(full) is not { } identity || !_visited.Add(identity))
+                return;
+            string[] entries;
+            try
+            {
+                entries = Directory.GetFileSystemEntries(full);
+            }
+            catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+            {
+                refused.Add(new RefusedInput(display, "this folder cannot be read", "unreadable"));
+                return;
+            }
+            Array.Sort(entries, StringComparer.Ordinal);
+            foreach (string entry in entries)
+            {
+                string name = Path.GetFileName(entry);
+                if (name[0] == '.')
+                    continue;
+                if (Directory.Exists(entry))
+                {
+                    if (recursive && !FileSystem.IsSameFile(entry, outputRoot))
+                        Descend(Path.Combine(display, name), entry, Path.Combine(below, name), isRoot: false);
+                }
+                else if (IsInput(entry, name))
+                {
+                    found.Add(new Input(entry, Path.Combine(display, name), below));
+                }
+            }
+            // Two roots may hold each other; what was seen below one counts for all, the roots themselves too.
+            _ = isRoot;
+        }
+
+        private bool IsInput(string path, string name)
+        {
+            string extension = Path.GetExtension(name);
+            if (kind == JobKind.Upscale)
+                return extension.Equals(ContainerExtension, StringComparison.OrdinalIgnoreCase);
+            return ImageExtensions.Contains(extension) && !name.EndsWith(PictureSuffix, StringComparison.OrdinalIgnoreCase) && !IsOwnOutput(path, name);
+        }
+
+        // A reconstructed image lies beside the report that names it.
+        private static bool IsOwnOutput(string path, string name)
+        {
+            string stem = Path.ChangeExtension(path, null);
+            foreach (string report in new[] { stem + ReportSuffix, stem + UpscaleReportSuffix })
+            {
+                if (!File.Exists(report))
+                    continue;
+                try
+                {
+                    if (JobReport.Parse(File.ReadAllText(report)).Outputs.Any(output => output.Name == name))
+                        return true;
+                }
+                catch (Exception error) when (error is IOException or UnauthorizedAccessException or JsonException)
+                {
+                    // Not a report of ours: the file beside it is a picture like any other.
+                }
+            }
+            return false;
+        }
+    }
+}
