@@ -1,6 +1,5 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
-using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Actors.Work;
 
@@ -110,7 +109,25 @@ public sealed record JobReport
     /// <summary>As JSON text with a final line break.</summary>
     public string ToJson() => JsonSerializer.Serialize(this, Json) + "\n";
 
-    /// <summary>Reads a stored report.</summary>
+    /// <summary>Reads a stored report; null when there is none that can be read.</summary>
+    public static JobReport? Load(string path, out string text)
+    {
+        text = "";
+        try
+        {
+            // A report has a few kilobytes; something else of that name is not read to its end.
+            if (new FileInfo(path) is not { Exists: true, Length: < 16 << 20 })
+                return null;
+            text = File.ReadAllText(path);
+            return Parse(text);
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException or JsonException)
+        {
+            return null;
+        }
+    }
+
+    /// <summary>Reads a report's text.</summary>
     /// <exception cref="JsonException">Not a report of this version.</exception>
     public static JobReport Parse(string json)
     {
@@ -163,7 +180,7 @@ public sealed record Fingerprint(JobKind Kind, long SourceBytes, DateTime Source
 {
     /// <summary>The fingerprint of a job on a source.</summary>
     public static Fingerprint Of(ImageJob job, long sourceBytes, DateTime sourceModified, string sourceSha256) => new(
-        job.Kind, sourceBytes, sourceModified, sourceSha256, ParametersOf(job), new SortedDictionary<string, string>(job.WeightHashes.ToDictionary(), StringComparer.Ordinal));
+        job.Kind, sourceBytes, sourceModified, sourceSha256, ParametersOf(job), new SortedDictionary<string, string>(job.WeightHashes.ToDictionary(StringComparer.Ordinal), StringComparer.Ordinal));
 
     /// <summary>
     /// What differs from a job apart from the source, as words for a message; null when nothing does.
@@ -173,7 +190,7 @@ public sealed record Fingerprint(JobKind Kind, long SourceBytes, DateTime Source
         if (Kind != job.Kind)
             return $"by a {Kind.ToString().ToLowerInvariant()}";
         var wanted = ParametersOf(job);
-        string[] changed = [.. wanted.Keys.Union(Parameters.Keys).Where(name => wanted.GetValueOrDefault(name) != Parameters.GetValueOrDefault(name)).Order(StringComparer.Ordinal)];
+        string[] changed = [.. wanted.Keys.Union(Parameters.Keys, StringComparer.Ordinal).Where(name => wanted.GetValueOrDefault(name) != Parameters.GetValueOrDefault(name)).Order(StringComparer.Ordinal)];
         if (changed.Length > 0)
             return $"with another {string.Join(", ", changed)}";
         return WeightHashes.Count == job.WeightHashes.Count && WeightHashes.All(pair => job.WeightHashes.TryGetValue(pair.Key, out string? hash) && hash == pair.Value)

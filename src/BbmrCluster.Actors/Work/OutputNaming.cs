@@ -1,7 +1,6 @@
 using System.Globalization;
 using System.Security.Cryptography;
 using System.Text;
-using System.Text.Json;
 using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Actors.Work;
@@ -154,13 +153,16 @@ public static class OutputNaming
 
         public void Folder(string given, string full)
         {
+            // A folder given twice, or below another one given, counts once.
+            if (FileSystem.Identity(full) is { } identity && _visited.Contains(identity))
+                return;
             int before = found.Count + refused.Count;
-            Descend(given, full, "", isRoot: true);
+            Descend(given, full, "");
             if (found.Count + refused.Count == before)
                 refused.Add(new RefusedInput(given, kind == JobKind.Upscale ? "holds no container" : "holds no picture", "empty"));
         }
 
-        private void Descend(string display, string full, string below, bool isRoot)
+        private void Descend(string display, string full, string below)
         {
             if (FileSystem.Identity(full) is not { } identity || !_visited.Add(identity))
                 return;
@@ -183,15 +185,13 @@ public static class OutputNaming
                 if (Directory.Exists(entry))
                 {
                     if (recursive && !FileSystem.IsSameFile(entry, outputRoot))
-                        Descend(Path.Combine(display, name), entry, Path.Combine(below, name), isRoot: false);
+                        Descend(Path.Combine(display, name), entry, Path.Combine(below, name));
                 }
                 else if (IsInput(entry, name))
                 {
                     found.Add(new Input(entry, Path.Combine(display, name), below));
                 }
             }
-            // Two roots may hold each other; what was seen below one counts for all, the roots themselves too.
-            _ = isRoot;
         }
 
         private bool IsInput(string path, string name)
@@ -206,21 +206,8 @@ public static class OutputNaming
         private static bool IsOwnOutput(string path, string name)
         {
             string stem = Path.ChangeExtension(path, null);
-            foreach (string report in new[] { stem + ReportSuffix, stem + UpscaleReportSuffix })
-            {
-                if (!File.Exists(report))
-                    continue;
-                try
-                {
-                    if (JobReport.Parse(File.ReadAllText(report)).Outputs.Any(output => output.Name == name))
-                        return true;
-                }
-                catch (Exception error) when (error is IOException or UnauthorizedAccessException or JsonException)
-                {
-                    // Not a report of ours: the file beside it is a picture like any other.
-                }
-            }
-            return false;
+            return new[] { stem + ReportSuffix, stem + UpscaleReportSuffix }
+                .Any(report => JobReport.Load(report, out _)?.Outputs.Any(output => output.Name == name) == true);
         }
     }
 }
