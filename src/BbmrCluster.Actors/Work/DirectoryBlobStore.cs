@@ -103,6 +103,13 @@ public sealed class DirectoryBlobStore : IBlobStore
     }
 
     /// <inheritdoc/>
+    public string LocalFile(BlobRef blob, string scratch)
+    {
+        _ = Read(blob);
+        return PathOf(blob.Name);
+    }
+
+    /// <inheritdoc/>
     public void Delete(BlobRef blob)
     {
         string path = PathOf(blob.Name);

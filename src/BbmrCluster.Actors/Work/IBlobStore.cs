@@ -18,6 +18,15 @@ public interface IBlobStore
     /// <exception cref="StageFailedException"><see cref="FailureClass.BlobLost"/>: missing or damaged.</exception>
     byte[] Read(BlobRef blob);
 
+    /// <summary>
+    /// A file with a blob's bytes, checked, for libraries that read files: the store's own where it has one on this
+    /// machine, otherwise a copy.
+    /// </summary>
+    /// <param name="blob">The blob.</param>
+    /// <param name="scratch">An existing folder for a copy; its owner sweeps it.</param>
+    /// <exception cref="StageFailedException"><see cref="FailureClass.BlobLost"/>, or <see cref="FailureClass.StoreFull"/> for a copy.</exception>
+    string LocalFile(BlobRef blob, string scratch);
+
     /// <summary>Deletes a blob; nothing happens when it is gone.</summary>
     void Delete(BlobRef blob);
 

@@ -1,3 +1,4 @@
+using System.Numerics;
 using System.Runtime.InteropServices;
 using BbmrCluster.Imaging;
 using BbmrCluster.Rescaling;
@@ -32,7 +33,7 @@ internal static class StripPixels
             Cut<ushort>(raw.Samples16, raw, column, colours, side, block);
     }
 
-    private static void Cut<T>(ReadOnlySpan<T> samples, PixelBuffer raw, int column, int colours, int side, Span<ushort> block) where T : unmanaged
+    private static void Cut<T>(ReadOnlySpan<T> samples, PixelBuffer raw, int column, int colours, int side, Span<ushort> block) where T : IBinaryInteger<T>
     {
         int left = column * side, inside = Math.Min(side, raw.Width - left), green = colours == 3 ? 1 : 0, blue = colours == 3 ? 2 : 0;
         int rowLength = side * 3;
@@ -47,18 +48,14 @@ internal static class StripPixels
             int source = ((y * raw.Width) + left) * raw.Channels;
             for (int x = 0; x < inside; x++, source += raw.Channels)
             {
-                target[x * 3] = ushort.CreateTruncating(ToUInt16(samples[source]));
-                target[(x * 3) + 1] = ToUInt16(samples[source + green]);
-                target[(x * 3) + 2] = ToUInt16(samples[source + blue]);
+                target[x * 3] = ushort.CreateTruncating(samples[source]);
+                target[(x * 3) + 1] = ushort.CreateTruncating(samples[source + green]);
+                target[(x * 3) + 2] = ushort.CreateTruncating(samples[source + blue]);
             }
             for (int x = inside; x < side; x++)
                 target.Slice((inside - 1) * 3, 3).CopyTo(target[(x * 3)..]);
         }
     }
-
-    // The JIT folds the branch away for either type.
-    private static ushort ToUInt16<T>(T value) where T : unmanaged =>
-        typeof(T) == typeof(byte) ? (byte)(object)value : (ushort)(object)value;
 
     /// <summary>Alpha of a raw strip, RowsOf(strip) x Width; null when the image has none.</summary>
     public static PixelBuffer? Alpha(PixelBuffer raw, ImageFacts facts)
