@@ -107,3 +107,24 @@ internal static class FileSystem
     private static extern int close(int descriptor);
 #pragma warning restore IDE1006, SYSLIB1054, CA2101, CA5392
 }
+
+/// <summary>Memory of this process.</summary>
+public static class ProcessMemory
+{
+    /// <summary>Largest resident set so far, bytes; null where the system does not say (/proc/self/status, VmHWM).</summary>
+    public static long? Peak()
+    {
+        try
+        {
+            const string field = "VmHWM:";
+            string? line = File.ReadLines("/proc/self/status").FirstOrDefault(line => line.StartsWith(field, StringComparison.Ordinal));
+            return line is not null && long.TryParse(line[field.Length..].Replace("kB", "", StringComparison.Ordinal), NumberStyles.AllowLeadingWhite | NumberStyles.AllowTrailingWhite, CultureInfo.InvariantCulture, out long kilobytes)
+                ? kilobytes * 1024
+                : null;
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            return null;
+        }
+    }
+}

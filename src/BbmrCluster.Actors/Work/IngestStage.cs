@@ -1,0 +1,156 @@
+using BbmrCluster.Imaging;
+using BbmrCluster.Rescaling;
+
+namespace BbmrCluster.Actors.Work;
+
+/// <summary>
+/// Looks whether the image is done already, reads the header and brings the pixels (or the container's strips) into the
+/// blob store. Codecs have no random access, so a lease that is run again decodes from the top; strips that exist are
+/// not written again.
+/// </summary>
+internal static class IngestStage
+{
+    public static void RunImage(StageContext context)
+    {
+        ImageJob job = context.Job;
+        if (Begin(context) is not { } source)
+            return;
+        ImageInfo info = ImageFile.Probe(job.Source, job.Limits);
+        if (job.Kind == JobKind.Rescale && ImageEncoder.WhyNot(job.Outputs.Image!, info) is { } reason)
+            throw Permanent(job, reason, "refused");
+        Facts(context, source, info.Width, info.Height, info.ColourChannels, info.HasAlpha, info.BitDepth, info.Format, info.Metadata, out ImageFacts facts);
+
+        var known = context.Work.Strips.Where(strip => strip.Raw is not null).Select(strip => strip.Strip).ToHashSet();
+        if (known.Count < facts.Grid.Strips)
+        {
+            // A file that its codec cannot stream is decoded as a whole when it is opened.
+            using StripReader reader = context.Busy(() => StripReader.Open(job.Source, job.Limits, facts.Grid.BlockSize, context.Scratch));
+            if (reader.Info.Width != facts.Width || reader.Info.Height != facts.Height || reader.Info.BitDepth != facts.BitDepth)
+                throw Changed(job);
+            for (int strip = 0; reader.ReadNext() is { } raw; strip++)
+            {
+                context.Cancellation.ThrowIfCancellationRequested();
+                context.Report(known.Contains(strip) ? new Working() : new StripIngested(Of(context, strip) with { Raw = context.Write("raw", strip, raw.Data) }));
+            }
+        }
+        RequireUnchanged(job, source);
+    }
+
+    public static void RunContainer(StageContext context)
+    {
+        ImageJob job = context.Job;
+        if (Begin(context) is not { } source)
+            return;
+        using ContainerReader reader = ContainerReader.Open(job.Source, job.Limits);
+        ContainerHeader header = reader.Header;
+        RequireSameNetwork(job, header);
+        var info = new ImageInfo(header.Width, header.Height, header.ColourChannels, header.Alpha != AlphaKind.None, header.BitDepth, header.Source.Format, header.Metadata);
+        if (ImageEncoder.WhyNot(job.Outputs.Image!, info) is { } reason)
+            throw Permanent(job, reason, "refused");
+        Facts(context, source, info.Width, info.Height, info.ColourChannels, info.HasAlpha, info.BitDepth, info.Format, info.Metadata, out _);
+        context.Report(new ScalesRead(reader.ScaleIndex));
+        var known = context.Work.Strips.Where(strip => strip.Packed is not null).Select(strip => strip.Strip).ToHashSet();
+        for (int strip = 0; strip < reader.StripCount; strip++)
+        {
+            context.Cancellation.ThrowIfCancellationRequested();
+            if (!known.Contains(strip))
+                context.Report(new StripIngested(Of(context, strip) with { Packed = context.Write("packed", strip, reader.ReadStrip(strip)) }));
+        }
+        RequireUnchanged(job, source);
+    }
+
+    private static StripBlobs Of(StageContext context, int strip) =>
+        context.Work.Strips.FirstOrDefault(known => known.Strip == strip) ?? new StripBlobs(strip);
+
+    // Null when there is nothing to do.
+    private static FileInfo? Begin(StageContext context)
+    {
+        ImageJob job = context.Job;
+        var source = new FileInfo(job.Source);
+        if (!source.Exists)
+            throw Permanent(job, "the file is not there", "not_found");
+        if (ExistingOutputs.Check(job, context.Cancellation) is { } done)
+        {
+            context.Report(new AlreadyDone(done));
+            return null;
+        }
+        return source;
+    }
+
+    // Journaled facts stay as they are; the file must still be the one they describe.
+    private static void Facts(StageContext context, FileInfo source, int width, int height, int colours, bool hasAlpha, int bitDepth, string format,
+        ImageMetadata metadata, out ImageFacts facts)
+    {
+        ImageJob job = context.Job;
+        byte[]? carried = metadata == ImageMetadata.None ? null : MetadataCodec.Encode(metadata);
+        if (context.Work.Facts is { } known)
+        {
+            if (source.Length != known.SourceBytes || known.Width != width || known.Height != height
+                || (source.LastWriteTimeUtc != known.SourceModified && FileSystem.Sha256(job.Source, context.Cancellation) != known.SourceSha256))
+                throw Changed(job);
+            // The metadata blob may be what was lost.
+            if (carried is not null)
+                context.Blobs.Write(job.Id, "metadata", context.Work.Attempt, carried);
+            facts = known;
+            return;
+        }
+        facts = new ImageFacts(width, height, colours, hasAlpha, bitDepth, format, source.Length, source.LastWriteTimeUtc,
+            context.Busy(() => FileSystem.Sha256(job.Source, context.Cancellation)), null);
+        RequireRoom(context, facts);
+        PrepareFolders(job);
+        if (carried is not null)
+            facts = facts with { Metadata = context.Blobs.Write(job.Id, "metadata", context.Work.Attempt, carried) };
+        context.Report(new ImageProbed(facts));
+    }
+
+    private static void RequireRoom(StageContext context, ImageFacts facts)
+    {
+        long needed = WorkSpace.Estimate(context.Job, facts);
+        StoreRoom room = context.Blobs.Room;
+        if (needed > room.Quota)
+            throw Permanent(context.Job, $"it needs {FileSystem.Size(needed)} of work space and the limit is {FileSystem.Size(room.Quota)} (--max-work)", "work_space");
+        if (room.Lacks(needed) is { } reason)
+            throw new StageFailedException(FailureClass.StoreFull, reason) { Code = "full" };
+    }
+
+    private static void PrepareFolders(ImageJob job)
+    {
+        try
+        {
+            foreach (string file in OutputNaming.FilesOf(job.Outputs, job.Kind))
+                Directory.CreateDirectory(Path.GetDirectoryName(file)!);
+            CommitStage.Sweep(job);
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException && !FileSystem.IsFull(error))
+        {
+            throw new StageFailedException(FailureClass.Permanent, $"{job.DisplayName}: the output folder cannot be made: {error.Message}", inner: error) { Code = "output" };
+        }
+    }
+
+    private static void RequireSameNetwork(ImageJob job, ContainerHeader header)
+    {
+        if (header.BlockSize != BlockGrid.DefaultBlockSize)
+            throw Permanent(job, $"it has blocks of {header.BlockSize} pixels and this program reconstructs blocks of {BlockGrid.DefaultBlockSize}", "refused");
+        if (!header.Scales.Equals(job.Engine.Scales))
+            throw Permanent(job, $"it was made with the scales {header.Scales}, not {job.Engine.Scales}", "refused");
+        if (job.AllowOtherWeights)
+            return;
+        if (header.Network != job.Engine.Network)
+            throw Permanent(job, $"it was made for the network {header.Network}, not {job.Engine.Network} (--allow-other-weights takes it all the same)", "other_weights");
+        // What the container pins beyond the weights of this job (its scorer's) has no part in a reconstruction.
+        if (job.WeightHashes.FirstOrDefault(pair => !header.WeightHashes.TryGetValue(pair.Key, out string? pinned) || pinned != pair.Value) is { Key: not null } other)
+            throw Permanent(job, $"it was made with other weights than {other.Key} here (--allow-other-weights takes these all the same)", "other_weights");
+    }
+
+    private static void RequireUnchanged(ImageJob job, FileInfo before)
+    {
+        var after = new FileInfo(job.Source);
+        if (!after.Exists || after.Length != before.Length || after.LastWriteTimeUtc != before.LastWriteTimeUtc)
+            throw Changed(job);
+    }
+
+    private static StageFailedException Changed(ImageJob job) => Permanent(job, "the file changed while it was worked on; run the same command again", "source_changed");
+
+    private static StageFailedException Permanent(ImageJob job, string reason, string code) =>
+        new(FailureClass.Permanent, $"{job.DisplayName}: {reason}") { Code = code };
+}
