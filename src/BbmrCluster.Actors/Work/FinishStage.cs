@@ -26,7 +26,7 @@ internal sealed class FinishStage(StageContext context)
     public void Run()
     {
         if (_strips.Count != _facts.Grid.Strips)
-            throw new ArgumentException($"A finish has {_strips.Count} of {_facts.Grid.Strips} strips.");
+            throw new InvalidOperationException($"A finish has {_strips.Count} of {_facts.Grid.Strips} strips.");
         try
         {
             Measured? measured = _job.Reconstructs ? Reconstructed() : null;
@@ -177,7 +177,7 @@ internal sealed class FinishStage(StageContext context)
             _strips.Select(strip => (ReadOnlyMemory<byte>)context.Read(strip.Packed, "packed blocks", strip.Strip)));
         using (ContainerReader reader = ContainerReader.Open(temporary, new ImageLimits(long.MaxValue, int.MaxValue)))
         {
-            if (context.Busy(reader.Verify).FirstOrDefault() is { } damage)
+            if (context.Busy(reader.Verify) is [var damage, ..])
                 throw Unverified(temporary, damage.Reason);
         }
         context.Report(new Working());
@@ -189,7 +189,7 @@ internal sealed class FinishStage(StageContext context)
         string weights = string.Join(' ', _job.WeightHashes.OrderBy(pair => pair.Key, StringComparer.Ordinal).Select(pair => $"{pair.Key}={pair.Value[..16]}"));
         if (measured is not null)
             return new RecordedQuality(QualityKind.Measured, $"{_job.Engine.Network} {_job.Engine.Precision} {weights}".TrimEnd(), measured);
-        double[] scores = context.Work.Scores ?? throw new ArgumentException("A finish has no scores.");
+        double[] scores = context.Work.Scores ?? throw new InvalidOperationException("A finish has no scores.");
         return new RecordedQuality(QualityKind.Estimated, $"{_job.Engine.Scorer} {_job.Engine.Precision} {weights}".TrimEnd(),
             scores.All(double.IsFinite) ? scores : WithoutNetwork(scores));
     }
@@ -199,7 +199,7 @@ internal sealed class FinishStage(StageContext context)
     {
         var filled = (double[])scores.Clone();
         int side = _facts.Grid.BlockSize, columns = _facts.Grid.Columns;
-        foreach (var strip in _strips.Where(strip => filled.AsSpan(strip.Strip * columns, columns).ContainsAnyInRange(double.NegativeInfinity, double.PositiveInfinity)))
+        foreach (StripBlobs strip in _strips)
         {
             int[] unscored = [.. Enumerable.Range(0, columns).Where(column => !double.IsFinite(filled[(strip.Strip * columns) + column]))];
             if (unscored.Length == 0)
@@ -227,7 +227,7 @@ internal sealed class FinishStage(StageContext context)
     private void WritePicture(string path)
     {
         var info = new ImageInfo(_facts.Width, _facts.Height, _facts.ColourChannels, _facts.HasAlpha, _facts.BitDepth, _facts.Format, context.Metadata);
-        string[] files = [.. _strips.Select(strip => context.Blobs.LocalFile(strip.Raw ?? throw new ArgumentException($"A finish lacks the raw samples of strip {strip.Strip}."), context.Scratch))];
+        string[] files = [.. _strips.Select(strip => context.Blobs.LocalFile(strip.Raw ?? throw new InvalidOperationException($"A finish lacks the raw samples of strip {strip.Strip}."), context.Scratch))];
         string temporary = Temporary(path);
         byte[] scales = context.Scales;
         context.Busy(() => AllocationPicture.Render(temporary, info, files, _facts.Grid.BlockSize, _job.Engine.Scales.Scales, scales));

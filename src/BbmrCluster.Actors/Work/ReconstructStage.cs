@@ -90,7 +90,7 @@ internal static class ReconstructStage
         var scaleIndex = new byte[chosen.Count * columns];
         Array.Fill(scaleIndex, (byte)middle);
         var results = context.Engine.Reconstructor.Reconstruct(Batches(context, chosen.Count, scaleIndex, byScale));
-        return chosen.Zip(results).ToDictionary(pair => pair.First.Strip, pair => pair.Second);
+        return chosen.Zip(results, (strip, result) => (strip.Strip, result)).ToDictionary(pair => pair.Strip, pair => pair.result);
     }
 
     // Blocks that have the middle scale are taken as they are stored, the others are downscaled.

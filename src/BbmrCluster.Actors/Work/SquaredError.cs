@@ -1,5 +1,4 @@
 using BbmrCluster.Imaging;
-using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Actors.Work;
 

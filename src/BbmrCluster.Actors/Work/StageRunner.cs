@@ -108,10 +108,10 @@ internal sealed class StageContext(LeaseWork work, IBlobStore blobs, string scra
     public ImageJob Job => work.Job;
 
     /// <summary>Facts of the image; every stage after the first ingest has them.</summary>
-    public ImageFacts Facts => work.Facts ?? throw new ArgumentException($"A lease of {work.Stage} has no facts of its image.");
+    public ImageFacts Facts => work.Facts ?? throw new InvalidOperationException($"A lease of {work.Stage} has no facts of its image.");
 
     /// <summary>Scale index of every block of the image.</summary>
-    public byte[] Scales => work.Scales ?? throw new ArgumentException($"A lease of {work.Stage} has no scales.");
+    public byte[] Scales => work.Scales ?? throw new InvalidOperationException($"A lease of {work.Stage} has no scales.");
 
     public IEngine Engine => engine();
 
@@ -127,7 +127,7 @@ internal sealed class StageContext(LeaseWork work, IBlobStore blobs, string scra
 
     /// <summary>Reads a blob that an earlier stage must have made.</summary>
     public byte[] Read(BlobRef? blob, string what, int strip) =>
-        blobs.Read(blob ?? throw new ArgumentException($"A lease of {work.Stage} lacks the {what} of strip {strip}."));
+        blobs.Read(blob ?? throw new InvalidOperationException($"A lease of {work.Stage} lacks the {what} of strip {strip}."));
 
     public PixelBuffer ReadRaw(StripBlobs strip) => StripPixels.Raw(Facts, strip.Strip, Read(strip.Raw, "raw samples", strip.Strip));
 
