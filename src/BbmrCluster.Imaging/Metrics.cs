@@ -44,23 +44,52 @@ public static class Metrics
     /// <param name="width">Columns that count, from the left.</param>
     /// <param name="height">Rows that count, from the top.</param>
     /// <param name="bitDepth">8 or 16.</param>
-    public static double BlockSse(ReadOnlySpan<ushort> reference, ReadOnlySpan<ushort> block, int side, int width, int height, int bitDepth) => throw new NotSupportedException();
+    public static double BlockSse(ReadOnlySpan<ushort> reference, ReadOnlySpan<ushort> block, int side, int width, int height, int bitDepth)
+    {
+        double sum = 0;
+        for (int y = 0; y < height; y++)
+        {
+            ReadOnlySpan<ushort> a = reference.Slice(y * side * 3, width * 3), b = block.Slice(y * side * 3, width * 3);
+            for (int i = 0; i < a.Length; i += 3)
+            {
+                double difference = Luma.Of(a[i], a[i + 1], a[i + 2], bitDepth) - Luma.Of(b[i], b[i + 1], b[i + 2], bitDepth);
+                sum += difference * difference;
+            }
+        }
+
+        return sum;
+    }
 }
 
-/// <summary>Compares two images strip by strip, in bounded memory, with the same result as all at once.</summary>
-public sealed class QualityAccumulator
+/// <summary>The Y of BT.601 in 16..235, not rounded, in 8-bit units.</summary>
+internal static class Luma
 {
-    /// <summary>Prepares for two images of one size.</summary>
-    /// <exception cref="ArgumentException">Nothing is left after the crop.</exception>
-    public QualityAccumulator(int width, int height, int crop = 0, int blockSize = 128)
+    public static double Of(int red, int green, int blue, int bitDepth)
     {
+        double weighted = (65.481 * red) + (128.553 * green) + (24.966 * blue);
+        return 16 + (bitDepth == 8 ? weighted / 255 : weighted / 65_535);
     }
 
-    /// <summary>Takes the next rows of both images.</summary>
-    /// <exception cref="ArgumentException">Sizes differ, or more rows than the image has.</exception>
-    public void Add(PixelBuffer reference, PixelBuffer image) => throw new NotSupportedException();
+    /// <summary>RGB of a part of a row in 8-bit units, interleaved; grey is repeated, alpha left out.</summary>
+    public static void Row(PixelBuffer image, int y, int x, Span<double> rgb)
+    {
+        int colours = image.Channels < 3 ? 1 : 3, pixels = rgb.Length / 3;
+        int start = ((y * image.Width) + x) * image.Channels;
+        ReadOnlySpan<byte> bytes = image.Data;
+        ReadOnlySpan<ushort> words = image.BitDepth == 16 ? image.Samples16 : default;
+        for (int i = 0; i < pixels; i++)
+        {
+            for (int c = 0; c < 3; c++)
+            {
+                int index = start + (i * image.Channels) + (colours == 1 ? 0 : c);
+                rgb[(i * 3) + c] = image.BitDepth == 8 ? bytes[index] : words[index] / 257.0;
+            }
+        }
+    }
 
-    /// <summary>The figures, once all rows are in.</summary>
-    /// <exception cref="InvalidOperationException">Rows are missing.</exception>
-    public ImageQuality Result() => throw new NotSupportedException();
+    public static void FromRgb(ReadOnlySpan<double> rgb, Span<double> y)
+    {
+        for (int i = 0; i < y.Length; i++)
+            y[i] = 16 + (((65.481 * rgb[i * 3]) + (128.553 * rgb[(i * 3) + 1]) + (24.966 * rgb[(i * 3) + 2])) / 255);
+    }
 }

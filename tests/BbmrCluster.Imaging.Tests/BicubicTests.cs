@@ -1,5 +1,4 @@
 using BbmrCluster.Tests;
-using NetVips;
 
 namespace BbmrCluster.Imaging.Tests;
 
@@ -78,8 +77,8 @@ public sealed class BicubicTests
     [InlineData("woman", 4)]
     public void Set5_is_bit_identical_to_the_images_made_by_Matlab(string name, int factor)
     {
-        PixelBuffer hr = Load(Fixtures.Path($"set5/HR/{name}.png"));
-        PixelBuffer expected = Load(Fixtures.Path($"set5/LR_x{factor}/{name}x{factor}.png"));
+        PixelBuffer hr = TestImages.Load(Fixtures.Path($"set5/HR/{name}.png"));
+        PixelBuffer expected = TestImages.Load(Fixtures.Path($"set5/LR_x{factor}/{name}x{factor}.png"));
         PixelBuffer small = Bicubic.Resize(hr.Crop(0, 0, hr.Width / factor * factor, hr.Height / factor * factor), ResizeScale.Down(factor));
         Assert.Equal((expected.Width, expected.Height), (small.Width, small.Height));
         Assert.Equal(0, small.Data.Zip(expected.Data).Count(p => p.First != p.Second));
@@ -182,10 +181,4 @@ public sealed class BicubicTests
     [InlineData("-2")]
     [InlineData("1/65")]
     public void What_is_no_scale_is_refused(string text) => Assert.Throws<FormatException>(() => ResizeScale.Parse(text));
-
-    private static PixelBuffer Load(string path)
-    {
-        using Image image = Image.NewFromFile(path);
-        return new PixelBuffer(image.Width, image.Height, image.Bands, 8, image.WriteToMemory<byte>());
-    }
 }
