@@ -16,7 +16,7 @@ public sealed class OmniSrNetwork : IDisposable
     private readonly ScalarType _body;
     private readonly bool _training;
     private readonly Dictionary<string, Tensor> _prepared = new(StringComparer.Ordinal);
-    private readonly Tensor _biasIndex;
+    private readonly Tensor _biasIndex, _queryScale;
 
     /// <summary>Wraps parameters.</summary>
     /// <param name="shape">The shape they belong to.</param>
@@ -31,6 +31,8 @@ public sealed class OmniSrNetwork : IDisposable
         (Shape, _parameters, _body, _training) = (shape, parameters, body, training);
         using var scope = NewDisposeScope();
         _biasIndex = tensor(RelativePositions(shape.Window), device: parameters.Flat.device).DetachFromDisposeScope();
+        float[] scale = [.. Enumerable.Range(0, 3 * shape.Channels).Select(i => i < shape.Channels ? 1 / MathF.Sqrt(shape.Channels / shape.Heads) : 1)];
+        _queryScale = tensor(scale, [scale.Length, 1], device: parameters.Flat.device).DetachFromDisposeScope();
     }
 
     /// <summary>The network's shape.</summary>
@@ -74,6 +76,7 @@ public sealed class OmniSrNetwork : IDisposable
         foreach (Tensor tensor in _prepared.Values)
             tensor.Dispose();
         _biasIndex.Dispose();
+        _queryScale.Dispose();
     }
 
     private Tensor Tail(Tensor features)
@@ -170,7 +173,7 @@ public sealed class OmniSrNetwork : IDisposable
         y = grid
             ? y.view(batch, w, rows, w, columns, c).permute(0, 2, 4, 1, 3, 5)
             : y.view(batch, rows, w, columns, w, c).permute(0, 1, 3, 2, 4, 5);
-        Tensor qkv = Nhwc.Pointwise(y.reshape(groups * tokens, c), W(name + "fn.to_qkv.weight"), null)
+        Tensor qkv = Nhwc.Pointwise(y.reshape(groups * tokens, c), _body == ScalarType.Float32 ? W(name + "fn.to_qkv.weight") : ScaledQueries(name + "fn.to_qkv.weight"), null)
             .view(groups, tokens, 3, heads, c / heads).permute(2, 0, 3, 1, 4);
         Tensor bias = PositionBias(name + "fn.rel_pos_bias.weight");
         if (_body == ScalarType.Float32)
@@ -179,11 +182,11 @@ public sealed class OmniSrNetwork : IDisposable
         }
         else
         {
-            double scale = 1 / Math.Sqrt(c / heads);
-            Tensor logits = (qkv[0] * scale).view(groups * heads, tokens, c / heads)
-                .bmm(qkv[1].contiguous().view(groups * heads, tokens, c / heads).transpose(1, 2));
-            Tensor attention = Add(logits.view(groups, heads, tokens, tokens), bias).softmax(-1).view(groups * heads, tokens, tokens);
-            y = attention.bmm(qkv[2].contiguous().view(groups * heads, tokens, c / heads)).view(groups, heads, tokens, c / heads);
+            // The fused attention of libtorch's CPU is slow in bfloat16.
+            qkv = qkv.contiguous().view(3, groups * heads, tokens, c / heads);
+            Tensor logits = qkv[0].bmm(qkv[1].transpose(1, 2)).view(groups, heads, tokens, tokens);
+            Tensor attention = Add(logits, bias).softmax(-1).view(groups * heads, tokens, tokens);
+            y = attention.bmm(qkv[2]).view(groups, heads, tokens, c / heads);
         }
         y = Nhwc.Pointwise(y.transpose(1, 2).reshape(groups * tokens, c), W(name + "fn.to_out.0.weight"), null)
             .view(batch, rows, columns, w, w, c);
@@ -239,6 +242,14 @@ public sealed class OmniSrNetwork : IDisposable
     private Tensor W(string name) => _body == ScalarType.Float32
         ? _parameters[name]
         : _training ? _parameters[name].to(_body) : Prepared(name, () => _parameters[name].to(_body));
+
+    /// <summary>The query, key and value weights with the queries' factor 1/sqrt(channels of a head) in them.</summary>
+    private Tensor ScaledQueries(string name)
+    {
+        return _training ? Make() : Prepared(name, Make);
+
+        Tensor Make() => (_parameters[name] * _queryScale).to(_body);
+    }
 
     /// <summary>The position bias of each head, (1, heads, tokens, tokens).</summary>
     private Tensor PositionBias(string name)

@@ -1,0 +1,84 @@
+using BbmrCluster.Networks.Weights;
+using static TorchSharp.torch;
+
+namespace BbmrCluster.Training;
+
+/// <summary>
+/// AdamW (Loshchilov and Hutter) over one flat tensor, with an exponential moving average of the weights beside it.
+/// Owns its native memory until disposed.
+/// </summary>
+public sealed class AdamW : IDisposable
+{
+    private const double Beta1 = 0.9, Beta2 = 0.999, Epsilon = 1e-8;
+    private readonly Tensor _weights, _first, _second;
+    private readonly double _decay, _emaDecay;
+
+    /// <summary>Starts at step 0 with the average at the present weights.</summary>
+    /// <param name="parameters">The weights to move; not owned.</param>
+    /// <param name="decay">Decoupled weight decay.</param>
+    /// <param name="emaDecay">Decay of the average; it starts faster (Polyak with (1 + n) / (10 + n)).</param>
+    public AdamW(ParameterSet parameters, double decay, double emaDecay)
+    {
+        using IDisposable noGradient = no_grad();
+        (_weights, _decay, _emaDecay) = (parameters.Flat, decay, emaDecay);
+        _first = zeros_like(_weights).DetachFromDisposeScope();
+        _second = zeros_like(_weights).DetachFromDisposeScope();
+        Average = _weights.clone().DetachFromDisposeScope();
+    }
+
+    /// <summary>The moving average of the weights, laid out as they are.</summary>
+    public Tensor Average { get; }
+
+    /// <summary>Steps done.</summary>
+    public int Steps { get; private set; }
+
+    /// <summary>Moves the weights along a gradient laid out as they are.</summary>
+    public void Step(Tensor gradient, double rate)
+    {
+        using IDisposable noGradient = no_grad();
+        using var scope = NewDisposeScope();
+        Steps++;
+        _weights.mul_(1 - (rate * _decay));
+        _first.mul_(Beta1).add_(gradient, alpha: 1 - Beta1);
+        _second.mul_(Beta2).addcmul_(gradient, gradient, 1 - Beta2);
+        Tensor size = (_second / (1 - Math.Pow(Beta2, Steps))).sqrt_().add_(Epsilon);
+        _weights.addcdiv_(_first, size, -rate / (1 - Math.Pow(Beta1, Steps)));
+
+        double keep = Math.Min(_emaDecay, (1.0 + Steps) / (10.0 + Steps));
+        Average.mul_(keep).add_(_weights, alpha: 1 - keep);
+    }
+
+    /// <summary>All state, to go on later.</summary>
+    public IReadOnlyDictionary<string, TensorData> Export() => new Dictionary<string, TensorData>(StringComparer.Ordinal)
+    {
+        ["weights"] = Values(_weights),
+        ["first_moment"] = Values(_first),
+        ["second_moment"] = Values(_second),
+        ["average"] = Values(Average),
+    };
+
+    /// <summary>Takes over exported state.</summary>
+    /// <exception cref="InvalidDataException">It belongs to another network.</exception>
+    public void Import(IReadOnlyDictionary<string, TensorData> state, int steps, string source)
+    {
+        using IDisposable noGradient = no_grad();
+        using var scope = NewDisposeScope();
+        foreach ((string name, Tensor target) in ((string, Tensor)[])[("weights", _weights), ("first_moment", _first), ("second_moment", _second), ("average", Average)])
+        {
+            if (!state.TryGetValue(name, out TensorData? value) || value.Values.Length != target.numel())
+                throw new InvalidDataException($"{source} is not a checkpoint of this network: '{name}' is missing or has another size.");
+            target.copy_(tensor(value.Values));
+        }
+        Steps = steps;
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _first.Dispose();
+        _second.Dispose();
+        Average.Dispose();
+    }
+
+    private static TensorData Values(Tensor tensor) => new([tensor.numel()], tensor.data<float>().ToArray());
+}

@@ -1,0 +1,138 @@
+using BbmrCluster.Networks.OmniSr;
+using BbmrCluster.Networks.Weights;
+
+namespace BbmrCluster.Training;
+
+/// <summary>First values of OmniSR's parameters.</summary>
+public static class Initialisation
+{
+    /// <summary>
+    /// Values from which the untrained network is already the bicubic upscaler: twelve feature channels carry each colour
+    /// shifted by one pixel along both diagonals, the tail's 3x3 kernels combine them to the 5x5 bicubic kernel of each
+    /// sub-pixel, and the body's last convolution and the tail's other kernels start at zero. All else follows PyTorch's defaults (uniform within
+    /// 1/sqrt(fan in), norms at 1 and 0, position bias normal).
+    /// </summary>
+    public static IReadOnlyDictionary<string, TensorData> FromBicubic(OmniSrShape shape, int seed)
+    {
+        var random = new Random(seed);
+        var values = new Dictionary<string, TensorData>(StringComparer.Ordinal);
+        float bound = 0;
+        foreach ((string name, long[] sizes) in shape.Parameters)
+        {
+            var data = new float[sizes.Aggregate(1L, (product, size) => product * size)];
+            if (name.EndsWith("rel_pos_bias.weight", StringComparison.Ordinal))
+                Fill(data, () => Normal(random));
+            else if (name.EndsWith("norm.weight", StringComparison.Ordinal) || name.EndsWith("temperature", StringComparison.Ordinal))
+                Array.Fill(data, 1);
+            else if (sizes.Length > 1)
+                Fill(data, () => Uniform(bound = 1 / MathF.Sqrt(sizes.Skip(1).Aggregate(1L, (product, size) => product * size))));
+            else if (!name.EndsWith("norm.bias", StringComparison.Ordinal))
+                Fill(data, () => Uniform(bound)); // The bias of the weight before it: same fan in.
+            values.Add(name, new TensorData(sizes, data));
+        }
+
+        Array.Clear(values["output.weight"].Values);
+        Array.Clear(values["output.bias"].Values);
+        Array.Clear(values["up.0.bias"].Values);
+        CarryColours(values["input.weight"], values["input.bias"]);
+        CombineToBicubic(values["up.0.weight"], shape.Scale);
+        return values;
+
+        float Uniform(float limit) => ((random.NextSingle() * 2) - 1) * limit;
+    }
+
+    /// <summary>
+    /// Another scale's weights with the tail resampled: sub-pixels are averaged to a coarser scale or repeated to a finer
+    /// one, so that training starts from a sensible image.
+    /// </summary>
+    public static IReadOnlyDictionary<string, TensorData> FromOtherScale(IReadOnlyDictionary<string, TensorData> state, OmniSrShape from, int scale)
+    {
+        var values = new Dictionary<string, TensorData>(state, StringComparer.Ordinal);
+        foreach (string name in (string[])["up.0.weight", "up.0.bias"])
+        {
+            TensorData old = state[name];
+            int each = (int)(old.Values.Length / old.Shape[0]);
+            var data = new float[3 * scale * scale * each];
+            int ratio = Math.Max(1, from.Scale / scale);
+            for (int c = 0; c < 3; c++)
+            {
+                for (int i = 0; i < scale; i++)
+                {
+                    for (int j = 0; j < scale; j++)
+                    {
+                        int target = ((c * scale * scale) + (i * scale) + j) * each;
+                        for (int a = 0; a < ratio; a++)
+                        {
+                            for (int b = 0; b < ratio; b++)
+                            {
+                                int y = (i * from.Scale / scale) + a, x = (j * from.Scale / scale) + b;
+                                int source = ((c * from.Scale * from.Scale) + (y * from.Scale) + x) * each;
+                                for (int k = 0; k < each; k++)
+                                    data[target + k] += old.Values[source + k] / (ratio * ratio);
+                            }
+                        }
+                    }
+                }
+            }
+            values[name] = new TensorData([3L * scale * scale, .. old.Shape[1..]], data);
+        }
+        return values;
+    }
+
+    private static void CarryColours(TensorData weight, TensorData bias)
+    {
+        // Feature 4 c + d holds colour c at offset (-1 or 1, -1 or 1).
+        for (int feature = 0; feature < 12; feature++)
+        {
+            Array.Clear(weight.Values, feature * 27, 27);
+            int row = (feature & 2) == 0 ? 0 : 2, column = (feature & 1) == 0 ? 0 : 2;
+            weight.Values[(feature * 27) + (feature / 4 * 9) + (row * 3) + column] = 1;
+            bias.Values[feature] = 0;
+        }
+    }
+
+    private static void CombineToBicubic(TensorData weight, int scale)
+    {
+        int features = (int)weight.Shape[1];
+        for (int output = 0; output < weight.Shape[0]; output++)
+        {
+            int colour = output / (scale * scale), i = output / scale % scale, j = output % scale;
+            for (int feature = 0; feature < features; feature++)
+            {
+                Span<float> kernel = weight.Values.AsSpan(((output * features) + feature) * 9, 9);
+                kernel.Clear();
+                if (feature >= 12 || feature / 4 != colour)
+                    continue;
+                for (int y = 0; y < 3; y++)
+                {
+                    for (int x = 0; x < 3; x++)
+                        kernel[(y * 3) + x] = (float)(Share(i, (feature & 2) == 0, y) * Share(j, (feature & 1) == 0, x));
+                }
+            }
+        }
+
+        // Weight of tap 0..2 of the feature shifted by -1 or +1 in the five-tap bicubic kernel of a sub-pixel; the middle tap is shared.
+        double Share(int subPixel, bool shiftedBack, int tap)
+        {
+            int offset = (shiftedBack ? -1 : 1) + tap - 1;
+            double position = ((subPixel + 0.5) / scale) - 0.5;
+            return Cubic(offset - position) * (offset == 0 ? 0.5 : 1);
+        }
+    }
+
+    private static double Cubic(double x)
+    {
+        x = Math.Abs(x);
+        return x <= 1 ? (1.5 * x * x * x) - (2.5 * x * x) + 1
+            : x < 2 ? (-0.5 * x * x * x) + (2.5 * x * x) - (4 * x) + 2 : 0;
+    }
+
+    private static void Fill(float[] data, Func<float> value)
+    {
+        for (int i = 0; i < data.Length; i++)
+            data[i] = value();
+    }
+
+    private static float Normal(Random random) =>
+        (float)(Math.Sqrt(-2 * Math.Log(1 - random.NextDouble())) * Math.Cos(2 * Math.PI * random.NextDouble()));
+}
