@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json;
-using BbmrCluster.Imaging;
 using BbmrCluster.Networks;
 using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;

@@ -87,9 +87,9 @@ public sealed record TrainingRecipe
             recipe.Validate();
             return recipe;
         }
-        catch (Exception problem) when (problem is JsonException or ArgumentException)
+        catch (Exception problem) when (problem is JsonException or InvalidDataException)
         {
-            throw new InvalidDataException($"{path} is not a usable training recipe: {problem.Message}", problem);
+            throw new InvalidDataException($"{path} is not a usable training recipe: {problem.Message.TrimEnd('.')}.", problem);
         }
     }
 
@@ -97,7 +97,7 @@ public sealed record TrainingRecipe
     public string ToJson() => JsonSerializer.Serialize(this, Json);
 
     /// <summary>Checks every range.</summary>
-    /// <exception cref="ArgumentException">A value cannot be used; one sentence.</exception>
+    /// <exception cref="InvalidDataException">A value cannot be used; the rule it breaks.</exception>
     public void Validate()
     {
         Require(Name.Length is > 0 and <= 64 && Name.All(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '_'), "name is 1 to 64 letters, digits, '-' and '_'");
@@ -117,7 +117,7 @@ public sealed record TrainingRecipe
         static void Require(bool holds, string rule)
         {
             if (!holds)
-                throw new ArgumentException(rule + ".");
+                throw new InvalidDataException(rule);
         }
     }
 

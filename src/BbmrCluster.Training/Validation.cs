@@ -1,4 +1,3 @@
-using BbmrCluster.Imaging;
 using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
