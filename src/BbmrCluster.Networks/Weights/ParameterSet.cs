@@ -16,8 +16,9 @@ public sealed class ParameterSet : IDisposable
     /// <param name="values">A tensor for each; others are an error.</param>
     /// <param name="source">What messages call the values.</param>
     /// <param name="trainable">Whether gradients are wanted.</param>
+    /// <param name="device">Where the values live; null is the processor.</param>
     /// <exception cref="InvalidDataException">A parameter is missing, unknown or of another shape; one sentence.</exception>
-    public ParameterSet(IReadOnlyList<(string Name, long[] Shape)> shapes, IReadOnlyDictionary<string, TensorData> values, string source, bool trainable = false)
+    public ParameterSet(IReadOnlyList<(string Name, long[] Shape)> shapes, IReadOnlyDictionary<string, TensorData> values, string source, bool trainable = false, Device? device = null)
     {
         Shapes = shapes;
         Check(shapes, values, source);
@@ -32,7 +33,7 @@ public sealed class ParameterSet : IDisposable
         }
 
         using IDisposable noGradient = no_grad();
-        Flat = tensor(flat).DetachFromDisposeScope();
+        Flat = tensor(flat, device: device ?? CPU).DetachFromDisposeScope();
         at = 0;
         foreach ((string name, long[] shape) in shapes)
         {
@@ -64,7 +65,7 @@ public sealed class ParameterSet : IDisposable
         foreach ((string name, long[] shape) in Shapes)
         {
             Tensor view = _views[name];
-            parts.Add(view.grad is { } gradient ? gradient.reshape(-1) : zeros(Count(shape)));
+            parts.Add(view.grad is { } gradient ? gradient.reshape(-1) : zeros(Count(shape), device: Flat.device));
             view.grad = null;
         }
         return cat(parts).MoveToOuterDisposeScope();
@@ -73,7 +74,7 @@ public sealed class ParameterSet : IDisposable
     /// <summary>Copies the values out of this set or of a flat tensor laid out like it.</summary>
     public IReadOnlyDictionary<string, TensorData> Export(Tensor? flat = null)
     {
-        float[] all = MemoryMarshal.Cast<byte, float>((flat ?? Flat).bytes).ToArray();
+        float[] all = MemoryMarshal.Cast<byte, float>((flat ?? Flat).cpu().bytes).ToArray();
         var result = new Dictionary<string, TensorData>(StringComparer.Ordinal);
         int at = 0;
         foreach ((string name, long[] shape) in Shapes)

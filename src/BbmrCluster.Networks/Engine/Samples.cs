@@ -1,0 +1,51 @@
+using BbmrCluster.Rescaling;
+using static TorchSharp.torch;
+
+namespace BbmrCluster.Networks.Engine;
+
+/// <summary>Conversions between whole sample values and the networks' [-1, 1].</summary>
+internal static class Samples
+{
+    /// <summary>Blocks of a batch as a map (count, side, side, 3) on the device. The caller owns it.</summary>
+    public static Tensor ToMap(BlockBatch blocks, int first, int count, Device device)
+    {
+        int each = blocks.Side * blocks.Side * 3;
+        return ToMap(blocks.Samples.AsSpan(first * each, count * each), blocks.MaxValue, [count, blocks.Side, blocks.Side, 3], device);
+    }
+
+    /// <summary>Samples as a map of the given shape.</summary>
+    public static Tensor ToMap(ReadOnlySpan<ushort> samples, int maximum, long[] shape, Device device)
+    {
+        var values = new float[samples.Length];
+        float scale = 2f / maximum;
+        for (int i = 0; i < values.Length; i++)
+            values[i] = (samples[i] * scale) - 1;
+        return tensor(values, shape, device: device);
+    }
+
+    /// <summary>Rounds to the nearest whole sample (halves up), clamped.</summary>
+    public static void ToSamples(ReadOnlySpan<float> values, int maximum, Span<ushort> samples)
+    {
+        float half = maximum / 2f;
+        for (int i = 0; i < values.Length; i++)
+            samples[i] = (ushort)Math.Clamp(MathF.Floor(((values[i] + 1) * half) + 0.5f), 0, maximum);
+    }
+
+    /// <summary>A float32 map's values in row-major order.</summary>
+    public static float[] Values(Tensor map)
+    {
+        using var scope = NewDisposeScope();
+        return map.cpu().contiguous().data<float>().ToArray();
+    }
+
+    /// <summary>Whether all values are finite.</summary>
+    public static bool AllFinite(ReadOnlySpan<float> values)
+    {
+        foreach (float value in values)
+        {
+            if (!float.IsFinite(value))
+                return false;
+        }
+        return true;
+    }
+}
