@@ -77,7 +77,7 @@ internal sealed record Preamble(long Header, long ScaleMap, long Quality, long S
             if (common == bytes.Length)
                 throw new FormatException(bytes.IsEmpty ? "is empty" : $"is truncated to {bytes.Length} bytes");
             // The name is there, the bytes around it are not: something took the file for text.
-            if (common >= 5 || (bytes.Length >= 5 && bytes[1..5].SequenceEqual(magic[1..5])))
+            if (bytes[..Math.Min(bytes.Length, magic.Length)].IndexOf(magic[1..5]) >= 0)
                 throw new FormatException("was damaged by a transfer in text mode; copy it again in binary mode");
             throw new FormatException("is not a .bbmr container");
         }
