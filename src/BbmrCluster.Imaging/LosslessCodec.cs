@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using NetVips;
 
 namespace BbmrCluster.Imaging;
@@ -69,7 +70,8 @@ public static class LosslessCodec
             }
 
             using Image wanted = repeated ? image[0] : image.Copy();
-            return new PixelBuffer(width, height, channels, bitDepth, wanted.WriteToMemory<byte>());
+            byte[] samples = bitDepth == 8 ? wanted.WriteToMemory<byte>() : MemoryMarshal.AsBytes<ushort>(wanted.WriteToMemory<ushort>()).ToArray();
+            return new PixelBuffer(width, height, channels, bitDepth, samples);
         }
         catch (VipsException e)
         {

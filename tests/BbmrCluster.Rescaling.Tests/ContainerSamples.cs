@@ -57,9 +57,9 @@ internal sealed class ContainerSample
         var batch = new BlockBatch(count, side, bitDepth);
         for (int i = 0; i < batch.Samples.Length; i++)
         {
-            // A ramp with noise, so that coders have something to do.
+            // A ramp with some noise, so that coders have something to do.
             int pixel = i / 3;
-            batch.Samples[i] = colours == 1 && i % 3 > 0 ? batch.Samples[i - 1] : (ushort)(((pixel % side * batch.MaxValue / side) + random.Next(batch.MaxValue / 8)) & batch.MaxValue);
+            batch.Samples[i] = colours == 1 && i % 3 > 0 ? batch.Samples[i - 1] : (ushort)((pixel % side * batch.MaxValue / side) + random.Next(2));
         }
         return batch;
     }

@@ -95,7 +95,7 @@ public sealed class ContainerTests : IDisposable
         byte[] scales = sample.ScaleIndex[..3];
         string Reason(byte[] bytes, StripFormat f, int strip, byte[] s) => Assert.Throws<FormatException>(() => StripPacker.Unpack(bytes, f, strip, s)).Message;
         Assert.Contains("not where it belongs", Reason(sample.Strips[1], format, 0, scales), StringComparison.Ordinal);
-        Assert.Contains("does not fit", Reason(sample.Strips[0], format, 0, [.. scales.Select(index => (byte)(index == 0 ? 1 : 0))]), StringComparison.Ordinal);
+        Assert.Contains("does not fit", Reason(sample.Strips[0], format, 0, [2, 2, 2]), StringComparison.Ordinal);
         Assert.Contains("cannot be decoded", Reason(sample.Strips[0], format with { BitDepth = 16 }, 0, scales), StringComparison.Ordinal);
         Assert.Contains("alpha", Reason(sample.Strips[1], format with { Alpha = AlphaKind.Opaque }, 1, sample.ScaleIndex[3..]), StringComparison.Ordinal);
         Assert.Contains("parts", Reason(sample.Strips[0], format with { Scales = new ScaleSet([1, 2, 4, 8], 16) }, 0, scales), StringComparison.Ordinal);
@@ -126,9 +126,9 @@ public sealed class ContainerTests : IDisposable
     [InlineData(2, 2, 1)]
     public void Wide_atlases_and_empty_scales_come_back(int first, int second, int third)
     {
-        // 300 blocks of one scale are wider than some coders take, so they lie in rows.
-        var format = new StripFormat(new BlockGrid(300 * 128, 128), ScaleSet.Parse("1,2,4,8"), 8, 3, AlphaKind.None);
-        byte[] scales = [.. Enumerable.Repeat((byte)first, 297), (byte)second, (byte)third, (byte)first];
+        // 130 blocks of one scale are wider than some coders take, so they lie in rows.
+        var format = new StripFormat(new BlockGrid(130 * 128, 128), ScaleSet.Parse("1,2,4,8"), 8, 3, AlphaKind.None);
+        byte[] scales = [.. Enumerable.Repeat((byte)first, 127), (byte)second, (byte)third, (byte)first];
         BlockBatch[] blocks = [.. Enumerable.Range(0, 4).Select(s => new BlockBatch(scales.Count(index => index == s), 128 >> s, 8))];
         foreach (BlockBatch batch in blocks)
         {
