@@ -154,7 +154,7 @@ public static class ImageEncoder
         switch (extension)
         {
             case ".png":
-                image.PngsaveStream(stream, compression: 6, filter: Enums.ForeignPngFilter.All, bitdepth: info.BitDepth);
+                image.PngsaveStream(stream, compression: 6, filter: Enums.ForeignPngFilter.Paeth, bitdepth: info.BitDepth);
                 break;
             case ".tif" or ".tiff":
                 image.TiffsaveStream(stream, compression: Enums.ForeignTiffCompression.Deflate, predictor: Enums.ForeignTiffPredictor.Horizontal, bigtiff: (long)info.Width * info.Height * info.Channels * (info.BitDepth / 8) > 3_000_000_000);

@@ -84,7 +84,7 @@ public static class LosslessCodec
         using Image image = ImageEncoder.ToImage(pixels);
         if (pixels.BitDepth == 8 && pixels.Channels != 2 && Math.Max(pixels.Width, pixels.Height) <= MaxWebPSide)
             yield return new CodedPixels(WebP, image.WebpsaveBuffer(lossless: true, exact: true, q: 75, effort: 4, keep: Enums.ForeignKeep.None));
-        yield return new CodedPixels(Png, image.PngsaveBuffer(compression: 9, filter: Enums.ForeignPngFilter.All, bitdepth: pixels.BitDepth, keep: Enums.ForeignKeep.None));
+        yield return new CodedPixels(Png, image.PngsaveBuffer(compression: 9, filter: Enums.ForeignPngFilter.Paeth, bitdepth: pixels.BitDepth, keep: Enums.ForeignKeep.None));
         if (pixels.BitDepth == 16)
             yield return new CodedPixels(Tiff, image.TiffsaveBuffer(compression: Enums.ForeignTiffCompression.Deflate, predictor: Enums.ForeignTiffPredictor.Horizontal, level: 9, keep: Enums.ForeignKeep.None));
     }

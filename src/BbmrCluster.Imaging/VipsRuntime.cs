@@ -59,6 +59,8 @@ public static partial class VipsRuntime
             Cache.MaxMem = 0;
             Cache.MaxFiles = 0;
             NetVips.NetVips.BlockUntrusted = true;
+            // Raw strips are our own; the loader counts as untrusted because it believes what it is told.
+            Operation.Block("VipsForeignLoadRaw", false);
             Volatile.Write(ref s_ready, true);
         }
     }
