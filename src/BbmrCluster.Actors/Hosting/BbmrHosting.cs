@@ -1,0 +1,142 @@
+using Akka.Actor;
+using Akka.Cluster.Hosting;
+using Akka.Cluster.Sharding;
+using Akka.Configuration;
+using Akka.Hosting;
+using Akka.Persistence.Sql;
+using BbmrCluster.Actors.Archives;
+using BbmrCluster.Actors.Client;
+using BbmrCluster.Actors.Images;
+using BbmrCluster.Actors.Journal;
+using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Work;
+using BbmrCluster.Actors.Workers;
+using BbmrCluster.Rescaling;
+using Microsoft.Extensions.DependencyInjection;
+
+namespace BbmrCluster.Actors.Hosting;
+
+/// <summary>Where coordinators live.</summary>
+public enum AkkaExecutionMode
+{
+    /// <summary>In this process: no port, no membership.</summary>
+    Local,
+
+    /// <summary>Sharded over the coordinators of a cluster.</summary>
+    Clustered,
+}
+
+/// <summary>Registry key of the archive coordinators.</summary>
+public sealed class ArchiveCoordinatorKey;
+
+/// <summary>Registry key of the image coordinators.</summary>
+public sealed class ImageCoordinatorKey;
+
+/// <summary>Registry key of the work broker.</summary>
+public sealed class WorkBrokerKey;
+
+/// <summary>Registry key of this process's worker manager.</summary>
+public sealed class WorkerManagerKey;
+
+/// <summary>All that an embedded node needs.</summary>
+/// <param name="Journal">SQLite file of the journal; its folder exists.</param>
+/// <param name="Devices">At least one.</param>
+/// <param name="Allocators">Makes an allocator from its canonical name, e.g. "sse".</param>
+/// <param name="Settings">How coordinators work.</param>
+public sealed record EmbeddedOptions(string Journal, IReadOnlyList<DeviceSlot> Devices, Func<string, IAllocator> Allocators, CoordinationSettings? Settings = null);
+
+/// <summary>Registers actors, journal and serializer. Local and clustered registrations share their keys, so callers never know the mode.</summary>
+public static class BbmrHosting
+{
+    /// <summary>Role of nodes that hold coordinators and the broker.</summary>
+    public const string CoordinatorRole = "coordinator";
+
+    /// <summary>Name of the actor system.</summary>
+    public const string SystemName = "bbmr";
+
+    /// <summary>An embedded node with its client: provider local, no port, journal in one SQLite file.</summary>
+    public static IServiceCollection AddBbmrEmbedded(this IServiceCollection services, EmbeddedOptions options)
+    {
+        var settings = (options.Settings ?? new CoordinationSettings()).Validate();
+        services.AddAkka(SystemName, (builder, _) => builder
+            .WithBbmrDefaults()
+            .WithSqliteJournal(options.Journal)
+            .WithWorkBroker(AkkaExecutionMode.Local, settings)
+            .WithImageCoordinators(AkkaExecutionMode.Local, options.Allocators, settings)
+            .WithArchiveCoordinators(AkkaExecutionMode.Local, settings)
+            .WithWorker(new WorkerId("local"), options.Devices, settings));
+        return services.AddBbmrClient(settings);
+    }
+
+    /// <summary>The client as a service.</summary>
+    public static IServiceCollection AddBbmrClient(this IServiceCollection services, CoordinationSettings settings) =>
+        services.AddSingleton(provider => new BbmrClient(provider.GetRequiredService<ActorSystem>(), provider.GetRequiredService<IActorRegistry>(), settings));
+
+    /// <summary>Dispatchers, serializer (strict: unregistered types do not travel) and logging for every mode.</summary>
+    public static AkkaConfigurationBuilder WithBbmrDefaults(this AkkaConfigurationBuilder builder) => builder
+        .AddHocon(HoconFiles.Load("dispatchers"), HoconAddMode.Prepend)
+        .WithCustomSerializer("bbmr", [typeof(IWireMessage)], system => new ProtocolSerializer(system));
+
+    /// <summary>Journal in one SQLite file (write-ahead log, one writer) on a local disk, used by one process at a time.</summary>
+    /// <param name="builder">The builder.</param>
+    /// <param name="path">The file; made when it is not there.</param>
+    public static AkkaConfigurationBuilder WithSqliteJournal(this AkkaConfigurationBuilder builder, string path)
+    {
+        string connection = SqliteJournal.Prepare(path);
+        return builder.AddHocon(
+            ConfigurationFactory.ParseString($"akka.persistence.journal.sql.connection-string = {HoconFiles.Quote(connection)}")
+                .WithFallback(HoconFiles.Load("persistence.sqlite")).WithFallback(SqlPersistence.DefaultConfiguration), HoconAddMode.Prepend);
+    }
+
+    /// <summary>Journal in PostgreSQL, for clusters.</summary>
+    /// <param name="builder">The builder.</param>
+    /// <param name="connection">Npgsql connection string.</param>
+    public static AkkaConfigurationBuilder WithPostgresJournal(this AkkaConfigurationBuilder builder, string connection) => builder.AddHocon(
+        ConfigurationFactory.ParseString($"akka.persistence.journal.sql.connection-string = {HoconFiles.Quote(connection)}")
+            .WithFallback(HoconFiles.Load("persistence.postgres")).WithFallback(SqlPersistence.DefaultConfiguration), HoconAddMode.Prepend);
+
+    /// <summary>The work broker: a plain actor, or a cluster singleton with its proxy.</summary>
+    public static AkkaConfigurationBuilder WithWorkBroker(this AkkaConfigurationBuilder builder, AkkaExecutionMode mode, CoordinationSettings settings) =>
+        mode == AkkaExecutionMode.Local
+            ? builder.WithActors((system, registry) => registry.Register<WorkBrokerKey>(system.ActorOf(WorkBroker.Props(settings), "work-broker")))
+            : builder.WithSingleton<WorkBrokerKey>("work-broker", (_, _, _) => WorkBroker.Props(settings),
+                new ClusterSingletonOptions { Role = CoordinatorRole, TerminationMessage = StopWhenWritten.Instance }, createProxyToo: true);
+
+    /// <summary>The coordinators of images. Needs the broker.</summary>
+    /// <param name="builder">The builder.</param>
+    /// <param name="mode">Children of one parent, or shards.</param>
+    /// <param name="allocators">Makes an allocator from its canonical name.</param>
+    /// <param name="settings">How they work.</param>
+    public static AkkaConfigurationBuilder WithImageCoordinators(this AkkaConfigurationBuilder builder, AkkaExecutionMode mode, Func<string, IAllocator> allocators, CoordinationSettings settings) =>
+        builder.WithEntities<ImageCoordinatorKey>("image-coordinator", mode, remember: false,
+            registry => id => ImageCoordinator.Props(new ImageId(id), registry.Get<WorkBrokerKey>(), allocators, settings));
+
+    /// <summary>The coordinators of archives; in a cluster they are remembered and go on by themselves. Needs the image coordinators.</summary>
+    public static AkkaConfigurationBuilder WithArchiveCoordinators(this AkkaConfigurationBuilder builder, AkkaExecutionMode mode, CoordinationSettings settings) =>
+        builder.WithEntities<ArchiveCoordinatorKey>("archive-coordinator", mode, remember: true,
+            registry => id => ArchiveCoordinator.Props(new ArchiveId(id), registry.Get<ImageCoordinatorKey>(), mode == AkkaExecutionMode.Clustered, settings));
+
+    /// <summary>This process's worker with its devices. Needs broker and image coordinators (or their proxies).</summary>
+    public static AkkaConfigurationBuilder WithWorker(this AkkaConfigurationBuilder builder, WorkerId id, IReadOnlyList<DeviceSlot> devices, CoordinationSettings settings)
+    {
+        if (devices.Count == 0)
+            throw new ArgumentException("A worker has at least one device.", nameof(devices));
+        return builder.WithActors((system, registry) => registry.Register<WorkerManagerKey>(system.ActorOf(
+            WorkerManager.Props(id, registry.Get<WorkBrokerKey>(), registry.Get<ImageCoordinatorKey>(), devices, settings), "worker-manager")));
+    }
+
+    private static AkkaConfigurationBuilder WithEntities<TKey>(this AkkaConfigurationBuilder builder, string name, AkkaExecutionMode mode, bool remember, Func<IActorRegistry, Func<string, Props>> props)
+    {
+        var extractor = new EntityExtractor();
+        return mode == AkkaExecutionMode.Local
+            ? builder.WithActors((system, registry) => registry.Register<TKey>(system.ActorOf(ChildPerEntity.Props(extractor, props(registry)), name)))
+            : builder.WithShardRegion<TKey>(name, (_, registry, _) => props(registry), extractor, new ShardOptions
+            {
+                Role = CoordinatorRole,
+                StateStoreMode = StateStoreMode.DData,
+                RememberEntities = remember,
+                RememberEntitiesStore = RememberEntitiesStore.Eventsourced,
+                HandOffStopMessage = StopWhenWritten.Instance,
+            });
+    }
+}

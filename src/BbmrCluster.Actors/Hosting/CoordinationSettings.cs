@@ -1,0 +1,85 @@
+using BbmrCluster.Actors.Work;
+
+namespace BbmrCluster.Actors.Hosting;
+
+/// <summary>How coordinators work. Every node of a cluster has the same.</summary>
+public sealed record CoordinationSettings
+{
+    /// <summary>Images of an archive that are open at once (default 4, at least 1).</summary>
+    public int OpenImages { get; init; } = 4;
+
+    /// <summary>Groups of strips that may be ahead of the first one not yet reconstructed (default 4, at least 1).</summary>
+    public int ReconstructionWindow { get; init; } = 4;
+
+    /// <summary>Tries of a lease that fails for a passing reason, before it is cut smaller or the image fails (default 3, at least 1).</summary>
+    public int Attempts { get; init; } = 3;
+
+    /// <summary>Times a blob may be found lost before the image fails (default 5, at least 1).</summary>
+    public int BlobLosses { get; init; } = 5;
+
+    /// <summary>Least time until a lease without a sign of life is granted again (default 30 s).</summary>
+    public TimeSpan MinimumDeadline { get; init; } = TimeSpan.FromSeconds(30);
+
+    /// <summary>The same as long as nothing is known about the stage's speed (default 10 min: a first decode or a model load may be silent for long).</summary>
+    public TimeSpan FirstDeadline { get; init; } = TimeSpan.FromMinutes(10);
+
+    /// <summary>The deadline is so many times the expected time of a lease (default 5, at least 1).</summary>
+    public double DeadlineFactor { get; init; } = 5;
+
+    /// <summary>Pause before a failed lease is granted again, times the attempt (default 1 s).</summary>
+    public TimeSpan RetryDelay { get; init; } = TimeSpan.FromSeconds(1);
+
+    /// <summary>How often a full store is tried again (default 5 s).</summary>
+    public TimeSpan FullPollInterval { get; init; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>Longest time that results wait for others to be journaled with, while devices have work (default 250 ms).</summary>
+    public TimeSpan CommitInterval { get; init; } = TimeSpan.FromMilliseconds(250);
+
+    /// <summary>How often deadlines and retries are looked at (default 500 ms).</summary>
+    public TimeSpan TickInterval { get; init; } = TimeSpan.FromMilliseconds(500);
+
+    /// <summary>How often whoever waits for another actor repeats itself (default 5 s).</summary>
+    public TimeSpan ReminderInterval { get; init; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>How long a stop waits for devices to give their leases back (default 60 s).</summary>
+    public TimeSpan StopTimeout { get; init; } = TimeSpan.FromSeconds(60);
+
+    /// <summary>Images in a page of an archive (default 1,000; at most that. In a cluster 50, so that a page stays a small message).</summary>
+    public int PageSize { get; init; } = 1000;
+
+    /// <summary>Deletes the blobs of an image that is closed; null where the store is swept otherwise.</summary>
+    public Action<ImageId>? DeleteBlobs { get; init; }
+
+    /// <summary>Checks the ranges.</summary>
+    /// <exception cref="InvalidOperationException">A value is outside its range.</exception>
+    public CoordinationSettings Validate()
+    {
+        Check(OpenImages >= 1, nameof(OpenImages));
+        Check(ReconstructionWindow >= 1, nameof(ReconstructionWindow));
+        Check(Attempts >= 1, nameof(Attempts));
+        Check(BlobLosses >= 1, nameof(BlobLosses));
+        Check(DeadlineFactor >= 1, nameof(DeadlineFactor));
+        Check(PageSize is >= 1 and <= 1000, nameof(PageSize));
+        Check(CommitInterval >= TimeSpan.Zero, nameof(CommitInterval));
+        Check(MinimumDeadline > TimeSpan.Zero, nameof(MinimumDeadline));
+        Check(FirstDeadline > TimeSpan.Zero, nameof(FirstDeadline));
+        Check(RetryDelay > TimeSpan.Zero, nameof(RetryDelay));
+        Check(FullPollInterval > TimeSpan.Zero, nameof(FullPollInterval));
+        Check(TickInterval > TimeSpan.Zero, nameof(TickInterval));
+        Check(ReminderInterval > TimeSpan.Zero, nameof(ReminderInterval));
+        Check(StopTimeout > TimeSpan.Zero, nameof(StopTimeout));
+        return this;
+    }
+
+    private static void Check(bool holds, string name)
+    {
+        if (!holds)
+            throw new InvalidOperationException($"The coordination setting {name} is out of range.");
+    }
+}
+
+/// <summary>A device of this process.</summary>
+/// <param name="Name">Unique in the process, e.g. "cpu" or "cuda-0"; 1 to 64 characters of a-z, 0-9 and '-'.</param>
+/// <param name="CreateRunner">Makes the runner; called once, on the device's own thread, with its first lease. Its messages of failure go to the user.</param>
+/// <param name="DeviceClass">The device class it has; null takes leases of any class.</param>
+public sealed record DeviceSlot(string Name, Func<IStageRunner> CreateRunner, string? DeviceClass = null);

@@ -1,0 +1,524 @@
+using Akka.Actor;
+using Akka.Cluster.Sharding;
+using Akka.Event;
+using Akka.Persistence;
+using BbmrCluster.Actors.Hosting;
+using BbmrCluster.Actors.Journal;
+using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Work;
+using BbmrCluster.Rescaling;
+using static BbmrCluster.Actors.Protocol.ImageEvents;
+
+namespace BbmrCluster.Actors.Images;
+
+/// <summary>
+/// The coordinator of one image: grants leases from the journaled state, journals results, and tells the archives that
+/// opened it. It touches no pixels, and does nothing until an archive opens it.
+/// </summary>
+/// <remarks>
+/// Leases are soft state: after a restart none is held, and late results of the old epoch are taken as long as they are
+/// the first of their range. Only preparing and committing outputs needs a lease of this epoch.
+/// </remarks>
+internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, IImageEvent>, IWithTimers
+{
+    private readonly ImageId _id;
+    private readonly IActorRef _broker;
+    private readonly CoordinationSettings _settings;
+    private readonly IActorRef _allocator, _reconstruction;
+    private readonly ILoggingAdapter _log = Context.GetLogger();
+
+    private readonly Dictionary<ArchiveId, (IActorRef Ref, RunId Run)> _watchers = [];
+    private readonly Dictionary<WorkerId, IActorRef> _workers = [];
+    private readonly HashSet<WorkerId> _waiting = [];
+    private readonly Dictionary<string, int> _losses = new(StringComparer.Ordinal);
+    private readonly HashSet<WorkUnit> _full = [];
+    private readonly HashSet<int> _openGroups = [];
+
+    private LeaseBook _book;
+    private DateTimeOffset _lastWrite, _lastCounted, _lastAnnounced, _probeAt, _stopBy;
+    private bool _active, _allocating, _reconstructed, _forgetting, _onlyCurrent;
+    private int _pausedAfter;
+    private IActorRef? _stopping;
+
+    public ImageCoordinator(ImageId id, IActorRef broker, Func<string, IAllocator> allocators, CoordinationSettings settings)
+        : base(ImageState.Empty)
+    {
+        (_id, _broker, _settings, _book) = (id, broker, settings, new LeaseBook(0, settings));
+        _allocator = Context.ActorOf(AllocatorActor.Props(allocators), "allocator");
+        _reconstruction = Context.ActorOf(ReconstructionActor.Props(settings.ReconstructionWindow), "reconstruction");
+
+        Recover<Batch>(batch => Restore(batch.Events));
+        Recover<RecoveryCompleted>(_ => _book = new LeaseBook(LastSequenceNr, _settings));
+
+        Command<ImageCommands.OpenImage>(Open);
+        Command<ImageCommands.StopImage>(Stop);
+        Command<ImageCommands.AcknowledgeOutcome>(Acknowledge);
+        Command<ImageCommands.RequestLeases>(Request);
+        Command<LeaseFacts.LeaseReported>(Reported);
+        Command<LeaseFacts.LeasesHeld>(held =>
+        {
+            foreach (var lease in held.Leases.Select(_book.Find).OfType<Lease>())
+                _book.Renew(lease, Now);
+        });
+        Command<LeaseFacts.ILeaseEnd>(end =>
+        {
+            Sender.Tell(new LeaseReplies.LeaseAcknowledged(_id, end.Lease));
+            if (_book.Find(end.Lease) is { Closing: false } lease)
+                Ended(lease, end);
+            Continue();
+        });
+        Command<Terminated>(gone =>
+        {
+            foreach (var worker in _workers.Where(pair => pair.Value.Equals(gone.ActorRef)).Select(pair => pair.Key).ToList())
+            {
+                _workers.Remove(worker);
+                _waiting.Remove(worker);
+                foreach (var lease in _book.InFlight.Where(lease => lease.Worker == worker && !lease.Closing).ToList())
+                    Failed(lease, FailureClass.Transient, "the worker that held it was lost", null, null);
+            }
+            Continue();
+        });
+
+        Command<ImageChildren.BlockSettled>(Settle);
+        Command<ImageChildren.BlockWantsLease>(Wish);
+        Command<ImageChildren.Allocated>(done => EnqueueAndGo(state => state.DecideAllocation(done.Allocation), () => _allocating = false));
+        Command<ImageChildren.AllocationFailed>(failed =>
+            EnqueueAndGo(state => state.DecideFailure("allocator", $"{state.Job?.DisplayName}: {failed.Message}"), () => _allocating = false));
+        Command<ImageChildren.ReconstructionOpen>(open =>
+        {
+            _openGroups.Clear();
+            _openGroups.UnionWith(open.Groups);
+            _reconstructed = open.Complete;
+            Continue();
+        });
+
+        Command<Tick>(_ => OnTick());
+        Command<CommitNow>(_ => Flush());
+        Command<DeleteMessagesSuccess>(_ => Forgotten());
+        Command<DeleteMessagesFailure>(_ => Forgotten());
+        Command<StopWhenWritten>(_ => EnqueueAndFlush(() => Context.Stop(Self)));
+        Timers!.StartPeriodicTimer("tick", Tick.Instance, settings.TickInterval);
+    }
+
+    public override string PersistenceId => "image-" + _id.Value;
+
+    public ITimerScheduler? Timers { get; set; }
+
+    private static DateTimeOffset Now => Context.System.Scheduler.Now;
+
+    private double SecondsSinceCounted => (Now - _lastCounted).TotalSeconds;
+
+    private bool Working => _active && State.InProgress && _stopping is null;
+
+    private bool Paused => _full.Count > 0;
+
+    public static Props Props(ImageId id, IActorRef broker, Func<string, IAllocator> allocators, CoordinationSettings settings) =>
+        Akka.Actor.Props.Create(() => new ImageCoordinator(id, broker, allocators, settings));
+
+    protected override ImageState Apply(ImageState state, IImageEvent one) => state.Apply(one);
+
+    protected override object Wrap(IReadOnlyList<IImageEvent> events) => new Batch(events);
+
+    protected override void Committed(IReadOnlyList<IImageEvent> events)
+    {
+        _lastWrite = Now;
+        if (events.OfType<Submitted>().Any())
+            StartAnew();
+        foreach (var one in events)
+        {
+            if (one is Closed closed)
+                Close(closed.Outcome);
+        }
+        if (State.InProgress && events.Any(one => one is not (Submitted or Resumed or WorkCounted)))
+            Notify(new JobNotification.ImageProgressed(_id, State.Progress));
+        if (State.Plan is { } plan && State.Scales is not null && State.Job!.Reconstructs)
+        {
+            _reconstruction.Tell(new ImageChildren.StripsChanged(
+                [.. plan.Of(Stage.Reconstruct).Select(State.IsReady)], [.. plan.Of(Stage.Reconstruct).Select(State.IsDone)]));
+        }
+        Continue();
+    }
+
+    // ---- opening and closing -------------------------------------------------------------------------------------
+
+    private void Open(ImageCommands.OpenImage command)
+    {
+        bool known = _watchers.TryGetValue(command.ArchiveId, out var watcher) && watcher.Run == command.Run;
+        _watchers[command.ArchiveId] = (Sender, command.Run);
+        if (State.Outcome is { } outcome && (known || State.Run == command.Run))
+        {
+            Sender.Tell(new ArchiveFacts.ImageClosed(_id, command.Run, outcome));
+            return;
+        }
+        if (known && _active)
+            return;
+        if (_active)
+        {
+            NotifyStarted(Sender);
+            return;
+        }
+        _active = true;
+        _forgetting = false;
+        _stopping = null;
+        _lastCounted = Now;
+        _book.Clear();
+        Enqueue(state => state.DecideOpen(command.Run, command.Priority, command.Job), () =>
+        {
+            foreach (var (archive, _) in _watchers.Values)
+                NotifyStarted(archive);
+            Announce();
+        });
+        Flush();
+    }
+
+    // What leases of before still report is about another state of the source.
+    private void StartAnew()
+    {
+        ForgetBlocks();
+        _onlyCurrent = LastSequenceNr > 1;
+        foreach (var lease in _book.InFlight.Where(lease => lease.Range.Stage != Stage.Ingest).ToList())
+        {
+            Cancel(lease);
+            _book.End(lease.Id);
+        }
+    }
+
+    private void NotifyStarted(IActorRef archive) =>
+        archive.Tell(new ArchiveFacts.ImageNotified(_id, new JobNotification.ImageStarted(_id, State.Job!.DisplayName, State.Tally.ResumedLeases)));
+
+    private void Close(ImageOutcome outcome)
+    {
+        _active = false;
+        _full.Clear();
+        _book.Clear();
+        ForgetBlocks();
+        CancelLeases();
+        _broker.Tell(new BrokerFacts.ImageGone(_id));
+        foreach (var (archive, run) in _watchers.Values)
+            archive.Tell(new ArchiveFacts.ImageClosed(_id, run, outcome));
+    }
+
+    private void Acknowledge(ImageCommands.AcknowledgeOutcome command)
+    {
+        foreach (var archive in _watchers.Where(pair => pair.Value.Run == command.Run).Select(pair => pair.Key).ToList())
+            _watchers.Remove(archive);
+        Continue();
+    }
+
+    private void Forgotten()
+    {
+        if (_forgetting && !State.InProgress)
+            Context.Parent.Tell(new Passivate(StopWhenWritten.Instance));
+    }
+
+    private void Stop(ImageCommands.StopImage command)
+    {
+        foreach (var archive in _watchers.Where(pair => pair.Value.Ref.Equals(Sender)).Select(pair => pair.Key).ToList())
+            _watchers.Remove(archive);
+        if (_watchers.Count > 0 || !State.InProgress || !_active)
+        {
+            Sender.Tell(new ArchiveFacts.ImageStopped(_id));
+            return;
+        }
+        _stopping = Sender;
+        _stopBy = Now + _settings.StopTimeout;
+        _broker.Tell(new BrokerFacts.ImageGone(_id));
+        CancelLeases();
+        Continue();
+    }
+
+    private void CancelLeases()
+    {
+        foreach (var lease in _book.InFlight)
+            Cancel(lease);
+    }
+
+    private void Cancel(Lease lease)
+    {
+        if (_workers.TryGetValue(lease.Worker, out var worker))
+            worker.Tell(new LeaseReplies.LeaseCancelled(_id, lease.Id));
+    }
+
+    // ---- leases --------------------------------------------------------------------------------------------------
+
+    private void Request(ImageCommands.RequestLeases request)
+    {
+        if (!_workers.TryGetValue(request.Worker, out var known) || !known.Equals(Sender))
+        {
+            _workers[request.Worker] = Sender;
+            Context.Watch(Sender);
+        }
+        _waiting.Remove(request.Worker);
+        int granted = 0;
+        // Same job, same bytes: another class of device gets nothing.
+        if (request.DeviceClasses.Count == 0 || State.Job is null || request.DeviceClasses.Contains(State.Job.DeviceClass, StringComparer.Ordinal))
+        {
+            while (granted < request.Count && Next() is { } piece)
+            {
+                Grant(piece, request.Worker);
+                granted++;
+            }
+            if (granted < request.Count)
+                _waiting.Add(request.Worker);
+        }
+        if (granted < request.Count)
+        {
+            Sender.Tell(new LeaseReplies.LeasesExhausted(_id));
+            MaybeFlush();
+        }
+    }
+
+    private Piece? Next()
+    {
+        if (!Working)
+            return null;
+        if (!Paused)
+            return _book.Next(State, Allowed, Now);
+        // A full store is tried again with one of the leases that met it, now and then.
+        return Now >= _probeAt && !_book.InFlight.Any(lease => lease.Id.Number > _pausedAfter)
+            ? _book.Next(State, unit => _full.Contains(unit) && Allowed(unit), Now)
+            : null;
+    }
+
+    private bool Allowed(WorkUnit unit) => unit.Stage switch
+    {
+        Stage.Reconstruct => _openGroups.Contains(State.Plan!.GroupOf(unit.FirstBlock)),
+        // The report's counters are complete when nothing else is under way.
+        Stage.Finish => (!State.Job!.Reconstructs || _reconstructed) && _book.InFlight.Count == 0 && Settled,
+        Stage.Commit => _book.InFlight.Count == 0 && Settled,
+        _ => true,
+    };
+
+    private void Grant(Piece piece, WorkerId worker)
+    {
+        var lease = _book.Grant(piece, worker, Now);
+        if (lease.Range.Stage == Stage.Score)
+        {
+            foreach (int block in Unsettled(lease.Range))
+                Block(block);
+        }
+        _workers[worker].Tell(new LeaseReplies.LeaseGranted(_id, lease.Id, State.WorkOf(lease.Range, lease.Attempt, SecondsSinceCounted)));
+    }
+
+    private void Reported(LeaseFacts.LeaseReported reported)
+    {
+        var lease = _book.Find(reported.Lease);
+        if (lease is not null)
+            _book.Renew(lease, Now);
+        if (!_active || !State.InProgress || (lease is null && _onlyCurrent))
+            return;
+        if (reported.Report is BlocksScored scores)
+            Scored(scores, lease);
+        else if (reported.Report is not Work.Working)
+            EnqueueAndGo(state => state.Decide(reported.Report, lease is not null));
+    }
+
+    private void Ended(Lease lease, LeaseFacts.ILeaseEnd end)
+    {
+        switch (end)
+        {
+            case LeaseFacts.LeaseEnded ended:
+                lease.Closing = true;
+                double seconds = SecondsSinceCounted;
+                _lastCounted = Now;
+                // After the lease's results are written, not before: until then nobody else gets the range.
+                Enqueue(state => state.InProgress ? [new WorkCounted(ended.Counts, _book.TakeBisected(), seconds)] : [], () => Through(lease));
+                break;
+            case LeaseFacts.LeaseFailed failed:
+                Failed(lease, failed.Failure, failed.Message, failed.Lost, failed.Code);
+                break;
+            default:
+                lease.Closing = true;
+                Enqueue(_ => [], () => GiveBack(lease));
+                break;
+        }
+    }
+
+    private void Through(Lease lease)
+    {
+        if (lease.Id.Number > _pausedAfter)
+            Unpause();
+        if (lease.Range.Stage == Stage.Score && State.InProgress)
+        {
+            Resolve();
+        }
+        else if (!State.InProgress || State.IsDone(lease.Range))
+        {
+            _book.Measure(lease, Now);
+            _book.End(lease.Id);
+        }
+        else
+        {
+            lease.Closing = false;
+            Failed(lease, FailureClass.Transient, "the worker ended without a result", null, null);
+        }
+    }
+
+    private void Failed(Lease lease, FailureClass failure, string message, BlobRef? lost, string? code)
+    {
+        lease.Closing = true;
+        var stage = lease.Range.Stage;
+        if (failure != FailureClass.StoreFull && lease.Id.Number > _pausedAfter)
+            Unpause();
+        _log.Debug("Image {Image}, lease {Lease}, {Range} failed: {Failure}, {Message}", _id, lease.Id, lease.Range, failure, message);
+        if (failure == FailureClass.BlobLost && lost is null && stage != Stage.Commit)
+            failure = FailureClass.Transient;
+        switch (failure)
+        {
+            case FailureClass.Permanent:
+                GiveUp(lease, code ?? "failed", message);
+                break;
+            case FailureClass.StoreFull:
+                _book.End(lease.Id);
+                _book.Requeue(lease, Now);
+                Pause(lease, message);
+                break;
+            case FailureClass.BlobLost:
+                string name = lost?.Name ?? "outputs";
+                int losses = _losses[name] = _losses.GetValueOrDefault(name) + 1;
+                if (losses > _settings.BlobLosses)
+                    GiveUp(lease, code ?? "lost", message);
+                else
+                    Enqueue(state => state.DecideLost(stage, lost), () => GiveBack(lease));
+                break;
+            case var _ when stage == Stage.Score && State.InProgress:
+                foreach (int block in Unsettled(lease.Range))
+                {
+                    _awaiting.Add(block);
+                    Block(block).Tell(new ImageChildren.BlockLeaseFailed(failure, lease.Range.BlockCount));
+                }
+                Resolve();
+                break;
+            default:
+                Enqueue(_ => [], () =>
+                {
+                    _book.End(lease.Id);
+                    if (State.InProgress && !_book.Retry(lease, failure, State.Facts?.Grid.Columns ?? 1, Now))
+                        GiveUp(lease, code ?? "failed", message);
+                });
+                break;
+        }
+    }
+
+    private void GiveBack(Lease lease)
+    {
+        if (_book.End(lease.Id) is not null && State.InProgress)
+            _book.Requeue(lease, Now);
+    }
+
+    private void GiveUp(Lease lease, string code, string message) =>
+        Enqueue(state => state.DecideFailure(code, message), () => _book.End(lease.Id));
+
+    private void Pause(Lease lease, string reason)
+    {
+        bool first = !Paused;
+        _full.Add(lease.Planned);
+        _probeAt = Now + _settings.FullPollInterval;
+        _pausedAfter = Math.Max(_pausedAfter, _book.Latest);
+        if (first && Working)
+            Notify(new JobNotification.ImagePaused(_id, reason));
+    }
+
+    private void Unpause()
+    {
+        if (!Paused)
+            return;
+        _full.Clear();
+        Notify(new JobNotification.ImageResumed(_id));
+    }
+
+    // ---- going on ------------------------------------------------------------------------------------------------
+
+    /// <summary>After anything happened: allocate, write, offer work, stop, forget, whichever is due.</summary>
+    private void Continue()
+    {
+        if (Working && State.Scored && State.Scales is null && State.Facts is { } facts && State.Job is { Kind: not JobKind.Upscale } job && !_allocating)
+        {
+            _allocating = true;
+            _allocator.Tell(new ImageChildren.Allocate(job.Allocator, job.Rate, facts.Grid, job.Engine.Scales, State.AllScores(), [.. State.Quarantined]));
+        }
+        MaybeFlush();
+        if (_waiting.Count > 0 && Next() is not null)
+        {
+            foreach (var worker in _waiting)
+                _workers[worker].Tell(new LeaseReplies.WorkReady(_id));
+            _waiting.Clear();
+        }
+        if (_stopping is { } archive && Settled && (!_book.Busy || Now >= _stopBy))
+        {
+            archive.Tell(new ArchiveFacts.ImageStopped(_id));
+            Context.Parent.Tell(new Passivate(StopWhenWritten.Instance));
+            _stopping = null;
+            _active = false;
+        }
+        // The blobs of an image go when no worker can write another one.
+        if (State.Outcome is not null && _watchers.Count == 0 && !_book.Busy && Settled && !_forgetting)
+        {
+            _forgetting = true;
+            if (_settings.DeleteBlobs is { } delete)
+                _ = Task.Run(() => delete(_id));
+            DeleteMessages(LastSequenceNr);
+        }
+    }
+
+    private void OnTick()
+    {
+        foreach (var lease in _book.Overdue(Now))
+        {
+            Cancel(lease);
+            Failed(lease, FailureClass.Transient, "the worker gave no sign of life", null, null);
+        }
+        if (Working && Now - _lastAnnounced >= _settings.ReminderInterval)
+            Announce();
+        Continue();
+    }
+
+    private void Announce()
+    {
+        _lastAnnounced = Now;
+        if (!Working)
+            return;
+        int open = State.Plan is { } plan ? State.Stages.SelectMany(plan.Of).Count(unit => !State.IsDone(unit)) : 1;
+        _broker.Tell(new BrokerFacts.ImageWaiting(_id, _watchers.Keys.FirstOrDefault(), State.Priority, open));
+    }
+
+    private void Notify(JobNotification notification)
+    {
+        foreach (var (archive, _) in _watchers.Values)
+            archive.Tell(new ArchiveFacts.ImageNotified(_id, notification));
+    }
+
+    private void EnqueueAndGo(Func<ImageState, IReadOnlyList<IImageEvent>> decide, Action? then = null)
+    {
+        Enqueue(decide, then);
+        MaybeFlush();
+    }
+
+    private void EnqueueAndFlush(Action then)
+    {
+        Enqueue(_ => [], then);
+        Flush();
+    }
+
+    /// <summary>Results wait for others while devices have work; as soon as something waits for them they are written.</summary>
+    private void MaybeFlush()
+    {
+        if (Writing || Queued == 0)
+            return;
+        var left = _lastWrite + _settings.CommitInterval - Now;
+        if (_waiting.Count > 0 || !_book.Busy || !Working || Queued >= LeasePlan.MaxBlocks || left <= TimeSpan.Zero)
+            Flush();
+        else if (!Timers!.IsTimerActive("commit"))
+            Timers.StartSingleTimer("commit", CommitNow.Instance, left);
+    }
+
+    private sealed record Tick : INoSerializationVerificationNeeded, IDeadLetterSuppression
+    {
+        public static Tick Instance { get; } = new();
+    }
+
+    private sealed record CommitNow : INoSerializationVerificationNeeded, IDeadLetterSuppression
+    {
+        public static CommitNow Instance { get; } = new();
+    }
+}

@@ -1,0 +1,178 @@
+using BbmrCluster.Actors.Hosting;
+using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Work;
+
+namespace BbmrCluster.Actors.Images;
+
+/// <summary>A lease that someone holds.</summary>
+/// <param name="Id">Identity.</param>
+/// <param name="Range">What is leased: a planned unit or a piece of one.</param>
+/// <param name="Planned">The planned unit.</param>
+/// <param name="Worker">Who holds it.</param>
+/// <param name="Attempt">1 for the first try of this range.</param>
+internal sealed record Lease(LeaseId Id, WorkUnit Range, WorkUnit Planned, WorkerId Worker, int Attempt)
+{
+    public DateTimeOffset GrantedAt { get; set; }
+
+    public DateTimeOffset Deadline { get; set; }
+
+    /// <summary>The worker is through with it, and what follows is not settled yet: no deadline, but nobody else gets the range.</summary>
+    public bool Closing { get; set; }
+
+    /// <summary>Its blocks have all answered.</summary>
+    public bool Resolved { get; set; }
+}
+
+/// <summary>A range that waits to be leased again.</summary>
+internal sealed record Piece(WorkUnit Range, WorkUnit Planned, int Attempt, DateTimeOffset NotBefore);
+
+/// <summary>
+/// Leases in flight and ranges that wait for another try. Soft state: nothing of it is journaled, and after a restart it
+/// starts empty. Not thread-safe; owned by one coordinator. Time comes as an argument.
+/// </summary>
+internal sealed class LeaseBook(long epoch, CoordinationSettings settings)
+{
+    private readonly Dictionary<LeaseId, Lease> _inFlight = [];
+    private readonly List<Piece> _pieces = [];
+    private readonly Dictionary<(WorkUnit Range, FailureClass Failure), int> _failures = [];
+    private readonly Dictionary<Stage, double> _secondsPerBlock = [];
+    private int _number;
+
+    public IReadOnlyCollection<Lease> InFlight => _inFlight.Values;
+
+    /// <summary>Ranges cut smaller since last asked.</summary>
+    public int Bisected { get; private set; }
+
+    /// <summary>Whether some worker still has a lease in hand.</summary>
+    public bool Busy => _inFlight.Values.Any(lease => !lease.Closing);
+
+    /// <summary>Number of the latest lease.</summary>
+    public int Latest => _number;
+
+    public Lease? Find(LeaseId id) => _inFlight.GetValueOrDefault(id);
+
+    public int TakeBisected() => (Bisected, Bisected = 0).Item1;
+
+    /// <summary>
+    /// The next range to lease: waiting pieces first, then planned units, later stages before earlier ones so that
+    /// intermediate results are used up before new ones are made.
+    /// </summary>
+    /// <param name="state">The journaled state.</param>
+    /// <param name="allowed">Further conditions (windows).</param>
+    /// <param name="now">Time.</param>
+    public Piece? Next(ImageState state, Func<WorkUnit, bool> allowed, DateTimeOffset now)
+    {
+        _pieces.RemoveAll(piece => state.IsDone(piece.Planned));
+        return _pieces.Where(piece => piece.NotBefore <= now && state.IsReady(piece.Range) && allowed(piece.Planned))
+                .OrderByDescending(piece => piece.Range.Stage).ThenBy(piece => piece.Range.FirstBlock).FirstOrDefault()
+            ?? Planned(state).FirstOrDefault(unit => state.IsReady(unit) && allowed(unit) && !IsTaken(unit)) switch
+            {
+                { BlockCount: 0 } when state.Plan is not null => null,
+                { BlockCount: 0 } => FirstIngest(now),
+                var unit => new Piece(unit, unit, 1, now),
+            };
+    }
+
+    public Lease Grant(Piece piece, WorkerId worker, DateTimeOffset now)
+    {
+        _pieces.Remove(piece);
+        var lease = new Lease(new LeaseId(epoch, ++_number), piece.Range, piece.Planned, worker, piece.Attempt) { GrantedAt = now };
+        _inFlight.Add(lease.Id, lease);
+        Renew(lease, now);
+        return lease;
+    }
+
+    /// <summary>Any sign of life moves the deadline: five times the time expected from the stage's measured speed, at least 30 s.</summary>
+    public void Renew(Lease lease, DateTimeOffset now)
+    {
+        var time = _secondsPerBlock.TryGetValue(lease.Range.Stage, out double seconds)
+            ? TimeSpan.FromSeconds(Math.Min(seconds * Math.Max(1, lease.Range.BlockCount) * settings.DeadlineFactor, 86_400))
+            : settings.FirstDeadline;
+        lease.Deadline = now + (time > settings.MinimumDeadline ? time : settings.MinimumDeadline);
+    }
+
+    /// <summary>Ends a lease; null when it is not (or no longer) held.</summary>
+    public Lease? End(LeaseId id) => _inFlight.Remove(id, out var lease) ? lease : null;
+
+    /// <summary>Learns the speed of a stage from a lease that went through.</summary>
+    public void Measure(Lease lease, DateTimeOffset now)
+    {
+        double seconds = (now - lease.GrantedAt).TotalSeconds / Math.Max(1, lease.Range.BlockCount);
+        _secondsPerBlock[lease.Range.Stage] = _secondsPerBlock.TryGetValue(lease.Range.Stage, out double old) ? (0.7 * old) + (0.3 * seconds) : seconds;
+    }
+
+    public IReadOnlyList<Lease> Overdue(DateTimeOffset now) => [.. _inFlight.Values.Where(lease => !lease.Closing && lease.Deadline < now)];
+
+    /// <summary>The range is tried again as it is; no attempt counts.</summary>
+    public void Requeue(Lease lease, DateTimeOffset notBefore) => _pieces.Add(new Piece(lease.Range, lease.Planned, lease.Attempt, notBefore));
+
+    /// <summary>Cuts what is left of a Score lease along its blocks' wishes: runs of neighbours, each at most as long as its blocks want.</summary>
+    /// <param name="lease">The ended lease.</param>
+    /// <param name="wishes">Unsettled block to the largest lease it wants.</param>
+    /// <param name="now">Time.</param>
+    public void Cut(Lease lease, IReadOnlyDictionary<int, int> wishes, DateTimeOffset now)
+    {
+        var blocks = wishes.Keys.Order().ToList();
+        int made = 0;
+        for (int i = 0; i < blocks.Count;)
+        {
+            int length = 1, most = wishes[blocks[i]];
+            while (length < most && i + length < blocks.Count && blocks[i + length] == blocks[i] + length && wishes[blocks[i + length]] == most)
+                length++;
+            bool whole = blocks[i] == lease.Range.FirstBlock && length == lease.Range.BlockCount;
+            _pieces.Add(new Piece(lease.Range with { FirstBlock = blocks[i], BlockCount = length }, lease.Planned,
+                lease.Attempt + 1, whole ? now + (settings.RetryDelay * lease.Attempt) : now));
+            made += whole ? 0 : 1;
+            i += length;
+        }
+        Bisected += made;
+    }
+
+    /// <summary>
+    /// A lease of whole strips failed: again, or in halves when one of its blocks is to blame.
+    /// </summary>
+    /// <returns>False when the attempts are used up.</returns>
+    public bool Retry(Lease lease, FailureClass failure, int columns, DateTimeOffset now)
+    {
+        int strips = lease.Range.BlockCount / Math.Max(1, columns);
+        if (failure == FailureClass.Block && lease.Range.Stage is Stage.Pack or Stage.Reconstruct && strips > 1)
+        {
+            int first = (strips + 1) / 2 * columns;
+            _pieces.Add(new Piece(lease.Range with { BlockCount = first }, lease.Planned, lease.Attempt + 1, now));
+            _pieces.Add(new Piece(lease.Range with { FirstBlock = lease.Range.FirstBlock + first, BlockCount = lease.Range.BlockCount - first }, lease.Planned, lease.Attempt + 1, now));
+            Bisected += 2;
+            return true;
+        }
+        int tries = _failures[(lease.Range, failure)] = _failures.GetValueOrDefault((lease.Range, failure)) + 1;
+        if (tries >= settings.Attempts)
+            return false;
+        _pieces.Add(new Piece(lease.Range, lease.Planned, lease.Attempt + 1, now + (settings.RetryDelay * tries)));
+        return true;
+    }
+
+    /// <summary>Whether any part of the planned unit is leased or waits to be.</summary>
+    public bool IsTaken(WorkUnit planned) => _inFlight.Values.Any(lease => Same(lease.Planned, planned)) || _pieces.Any(piece => Same(piece.Planned, planned));
+
+    /// <summary>Forgets what waits, and leases that only wait to be settled. Leases in hand stay until they are given back.</summary>
+    public void Clear()
+    {
+        _pieces.Clear();
+        _failures.Clear();
+        foreach (var lease in _inFlight.Values.Where(lease => lease.Closing).ToList())
+            _inFlight.Remove(lease.Id);
+    }
+
+    // Ingest, Finish and Commit are one lease each, whatever was known of the grid when it was granted.
+    private static bool Same(WorkUnit one, WorkUnit other) =>
+        one.Stage == other.Stage && (one.Stage is Stage.Ingest or Stage.Finish or Stage.Commit || one == other);
+
+    private static IEnumerable<WorkUnit> Planned(ImageState state) =>
+        state.Plan is { } plan ? state.Stages.Reverse().SelectMany(plan.Of).Where(unit => !state.IsDone(unit)) : [];
+
+    // Before the header is read there is no grid: one lease that covers nothing known yet.
+    private Piece? FirstIngest(DateTimeOffset now)
+    {
+        var unit = new WorkUnit(Stage.Ingest, 0, 0);
+        return IsTaken(unit) ? null : new Piece(unit, unit, 1, now);
+    }
+}

@@ -1,0 +1,74 @@
+using Akka.Actor;
+using Akka.Serialization;
+using BbmrCluster.Actors.Protocol;
+using Google.Protobuf;
+using W = BbmrCluster.Actors.Journal.Wire;
+
+namespace BbmrCluster.Actors.Journal;
+
+/// <summary>
+/// The one serializer of journal entries and of messages between nodes: protobuf with short manifests. A manifest never
+/// changes its meaning; an unknown one is refused.
+/// </summary>
+internal sealed class ProtocolSerializer(ExtendedActorSystem system) : SerializerWithStringManifest(system)
+{
+    private static readonly (string Manifest, Type Type)[] Known =
+    [
+        ("ie", typeof(ImageEvents.Batch)),
+        ("ae", typeof(ArchiveEvents.Batch)),
+        ("as", typeof(ArchiveCommands.SubmitArchive)),
+        ("ap", typeof(ArchiveCommands.AddPage)),
+        ("aw", typeof(ArchiveCommands.WatchArchive)),
+        ("ax", typeof(ArchiveCommands.StopArchive)),
+        ("aa", typeof(ArchiveReplies.ArchiveAccepted)),
+        ("ak", typeof(ArchiveReplies.PageAccepted)),
+        ("au", typeof(ArchiveReplies.RunUnknown)),
+        ("an", typeof(ArchiveReplies.Notified)),
+        ("in", typeof(ArchiveFacts.ImageNotified)),
+        ("ic", typeof(ArchiveFacts.ImageClosed)),
+        ("is", typeof(ArchiveFacts.ImageStopped)),
+        ("io", typeof(ImageCommands.OpenImage)),
+        ("ix", typeof(ImageCommands.StopImage)),
+        ("ia", typeof(ImageCommands.AcknowledgeOutcome)),
+        ("lq", typeof(ImageCommands.RequestLeases)),
+        ("lg", typeof(LeaseReplies.LeaseGranted)),
+        ("ln", typeof(LeaseReplies.LeasesExhausted)),
+        ("lw", typeof(LeaseReplies.WorkReady)),
+        ("lx", typeof(LeaseReplies.LeaseCancelled)),
+        ("la", typeof(LeaseReplies.LeaseAcknowledged)),
+        ("lr", typeof(LeaseFacts.LeaseReported)),
+        ("le", typeof(LeaseFacts.LeaseEnded)),
+        ("lf", typeof(LeaseFacts.LeaseFailed)),
+        ("lb", typeof(LeaseFacts.LeaseReturned)),
+        ("lh", typeof(LeaseFacts.LeasesHeld)),
+        ("bw", typeof(BrokerFacts.WorkerPresent)),
+        ("bi", typeof(BrokerFacts.ImageWaiting)),
+        ("bg", typeof(BrokerFacts.ImageGone)),
+        ("bd", typeof(BrokerCommands.DrainWorker)),
+        ("ba", typeof(BrokerNotices.Assignment)),
+    ];
+
+    private static readonly Dictionary<Type, string> Manifests = Known.ToDictionary(entry => entry.Type, entry => entry.Manifest);
+
+    /// <summary>All manifests, for the tests that hold them.</summary>
+    public static IEnumerable<string> AllManifests => Known.Select(entry => entry.Manifest);
+
+    public override int Identifier => 4107;
+
+    public override string Manifest(object o) =>
+        Manifests.TryGetValue(o.GetType(), out string? manifest) ? manifest : throw new ArgumentException($"{o.GetType()} has no manifest.", nameof(o));
+
+    public override byte[] ToBinary(object obj) => (obj switch
+    {
+        ImageEvents.Batch batch => ToWire.ImageBatch(batch),
+        ArchiveEvents.Batch batch => ToWire.ArchiveBatch(batch),
+        _ => (IMessage)ToWire.Message(obj),
+    }).ToByteArray();
+
+    public override object FromBinary(byte[] bytes, string manifest) => manifest switch
+    {
+        "ie" => FromWire.ImageBatch(W.ImageEvents.Parser.ParseFrom(bytes)),
+        "ae" => FromWire.ArchiveBatch(W.ArchiveEvents.Parser.ParseFrom(bytes)),
+        _ => FromWire.Message(manifest, W.Message.Parser.ParseFrom(bytes)),
+    };
+}

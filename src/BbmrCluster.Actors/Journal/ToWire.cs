@@ -1,0 +1,289 @@
+using System.Runtime.InteropServices;
+using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Work;
+using BbmrCluster.Rescaling;
+using Google.Protobuf;
+using W = BbmrCluster.Actors.Journal.Wire;
+
+namespace BbmrCluster.Actors.Journal;
+
+/// <summary>Our types to protobuf.</summary>
+internal static class ToWire
+{
+    public static W.ImageEvents ImageBatch(ImageEvents.Batch batch) => new() { Events = { batch.Events.Select(ImageEvent) } };
+
+    public static W.ArchiveEvents ArchiveBatch(ArchiveEvents.Batch batch) => new() { Events = { batch.Events.Select(ArchiveEvent) } };
+
+    public static W.Message Message(object message) => message switch
+    {
+        ArchiveCommands.SubmitArchive m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value, Priority = m.Priority.Value, Number = m.Images },
+        ArchiveCommands.AddPage m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value, Number = m.Page, Jobs = { m.Jobs.Select(Job) } },
+        ArchiveCommands.WatchArchive m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value },
+        ArchiveCommands.StopArchive m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value },
+        ArchiveReplies.ArchiveAccepted m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value, Number = m.Images },
+        ArchiveReplies.PageAccepted m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value, Number = m.Page },
+        ArchiveReplies.RunUnknown m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value },
+        ArchiveReplies.Notified m => new() { Run = m.Run.Value, Notification = Notification(m.Notification) },
+        ArchiveFacts.ImageNotified m => new() { Image = m.ImageId.Value, Notification = Notification(m.Notification) },
+        ArchiveFacts.ImageClosed m => new() { Image = m.ImageId.Value, Run = m.Run.Value, Outcome = Outcome(m.Outcome) },
+        ArchiveFacts.ImageStopped m => new() { Image = m.ImageId.Value },
+        ImageCommands.OpenImage m => new() { Image = m.ImageId.Value, Archive = m.ArchiveId.Value, Run = m.Run.Value, Priority = m.Priority.Value, Jobs = { Job(m.Job) } },
+        ImageCommands.StopImage m => new() { Image = m.ImageId.Value },
+        ImageCommands.AcknowledgeOutcome m => new() { Image = m.ImageId.Value, Run = m.Run.Value },
+        ImageCommands.RequestLeases m => new() { Image = m.ImageId.Value, Worker = m.Worker.Value, Number = m.Count, Names = { m.DeviceClasses } },
+        LeaseReplies.LeaseGranted m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease), Work = Work(m.Work) },
+        LeaseReplies.LeasesExhausted m => new() { Image = m.ImageId.Value },
+        LeaseReplies.WorkReady m => new() { Image = m.ImageId.Value },
+        LeaseReplies.LeaseCancelled m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease) },
+        LeaseReplies.LeaseAcknowledged m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease) },
+        LeaseFacts.LeaseReported m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease), Report = Report(m.Report) },
+        LeaseFacts.LeaseEnded m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease), Counts = Counts(m.Counts) },
+        LeaseFacts.LeaseFailed m => With(new() { Image = m.ImageId.Value, Lease = Lease(m.Lease), Number = (int)m.Failure, Text = m.Message, Blob = Blob(m.Lost) }, m.Code),
+        LeaseFacts.LeaseReturned m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease) },
+        LeaseFacts.LeasesHeld m => new() { Image = m.ImageId.Value, Leases = { m.Leases.Select(Lease) } },
+        BrokerFacts.WorkerPresent m => new() { Worker = m.Worker.Value, Number = m.Devices },
+        BrokerFacts.ImageWaiting m => new() { Image = m.ImageId.Value, Archive = m.ArchiveId.Value, Priority = m.Priority.Value, Number = m.OpenLeases },
+        BrokerFacts.ImageGone m => new() { Image = m.ImageId.Value },
+        BrokerCommands.DrainWorker m => new() { Worker = m.Worker.Value },
+        BrokerNotices.Assignment m => new() { Names = { m.Images.Select(image => image.Value) } },
+        _ => throw new ArgumentException($"{message.GetType()} is not a message between nodes.", nameof(message)),
+    };
+
+    private static W.ImageEvent ImageEvent(ImageEvents.IImageEvent one) => one switch
+    {
+        ImageEvents.Submitted e => new() { Submitted = new() { Run = e.Run.Value, Priority = e.Priority.Value, Job = Job(e.Job) } },
+        ImageEvents.Resumed e => new() { Resumed = new() { Run = e.Run.Value, Priority = e.Priority.Value, Leases = e.Leases } },
+        ImageEvents.Probed e => new() { Probed = Facts(e.Facts) },
+        ImageEvents.StripStored e => new() { Stored = new() { Stage = (int)e.Stage, Strip = Strip(e.Strip) } },
+        ImageEvents.BlocksSettled e => new() { Settled = new() { FirstBlock = e.FirstBlock, Sse = { e.Sse }, Quarantined = { e.Quarantined } } },
+        ImageEvents.ScalesAllocated e => new() { Allocated = Allocated(e) },
+        ImageEvents.BlobReopened e => new() { BlobReopened = e.Name },
+        ImageEvents.OutputsReopened => new() { OutputsReopened = true },
+        ImageEvents.OutputsPrepared e => new() { Prepared = Prepared(e.Outputs, e.ReportJson) },
+        ImageEvents.WorkCounted e => new() { Counted = new() { Counts = Counts(e.Counts), Bisected = e.Bisected, Seconds = e.Seconds } },
+        ImageEvents.Closed e => new() { Closed = Outcome(e.Outcome) },
+        _ => throw new ArgumentException($"{one.GetType()} is not an event of an image.", nameof(one)),
+    };
+
+    private static W.ArchiveEvent ArchiveEvent(ArchiveEvents.IArchiveEvent one) => one switch
+    {
+        ArchiveEvents.Submitted e => new() { Submitted = new() { Run = e.Run.Value, Priority = e.Priority.Value, Images = e.Images } },
+        ArchiveEvents.PageAdded e => new() { PageAdded = new() { Page = e.Page, Jobs = { e.Jobs.Select(Job) } } },
+        ArchiveEvents.Reopened e => new() { Reopened = new() { Run = e.Run.Value, Priority = e.Priority.Value } },
+        ArchiveEvents.ItemClosed e => new() { Closed = Closed(e) },
+        ArchiveEvents.Finished e => new() { FinishedTicks = e.At.UtcTicks },
+        _ => throw new ArgumentException($"{one.GetType()} is not an event of an archive.", nameof(one)),
+    };
+
+    private static W.ItemClosed Closed(ArchiveEvents.ItemClosed e)
+    {
+        var wire = new W.ItemClosed { Item = e.Item, State = (int)e.State };
+        if (e.Code is { } code)
+            wire.Code = code;
+        if (e.Message is { } message)
+            wire.Message = message;
+        return wire;
+    }
+
+    private static W.Allocated Allocated(ImageEvents.ScalesAllocated e)
+    {
+        var wire = new W.Allocated { Scales = ByteString.CopyFrom(e.Scales) };
+        if (e.Method is { } method)
+            wire.Method = method;
+        if (e.Sse is { } sse)
+            wire.Sse = sse;
+        if (e.DualBound is { } bound)
+            wire.DualBound = bound;
+        return wire;
+    }
+
+    private static W.Message With(W.Message message, string? code)
+    {
+        if (code is not null)
+            message.Code = code;
+        return message;
+    }
+
+    private static W.Lease Lease(LeaseId lease) => new() { Epoch = lease.Epoch, Number = lease.Number };
+
+    private static W.Blob? Blob(BlobRef? blob) => blob is null ? null : new() { Name = blob.Name, Length = blob.Length, Hash = blob.Hash };
+
+    private static W.Job Job(ImageJob job)
+    {
+        var outputs = new W.Paths { Report = job.Outputs.Report };
+        if (job.Outputs.Container is { } container)
+            outputs.Container = container;
+        if (job.Outputs.Image is { } image)
+            outputs.Image = image;
+        if (job.Outputs.AllocationPicture is { } picture)
+            outputs.AllocationPicture = picture;
+        var engine = job.Engine;
+        var wire = new W.Job
+        {
+            Id = job.Id.Value,
+            Kind = (int)job.Kind,
+            Source = job.Source,
+            DisplayName = job.DisplayName,
+            Outputs = outputs,
+            Engine = new()
+            {
+                Network = engine.Network,
+                Scorer = engine.Scorer,
+                Downscaler = engine.Downscaler,
+                Scales = { engine.Scales.Scales },
+                Precision = engine.Precision,
+                Device = engine.Device,
+                Threads = engine.Threads,
+                MaxBatch = engine.MaxBatch,
+            },
+            DeviceClass = job.DeviceClass,
+            Allocator = job.Allocator,
+            Rate = job.Rate,
+            Measure = job.Measure,
+            Force = job.Force,
+            MaxPixels = job.Limits.MaxPixels,
+            MaxSide = job.Limits.MaxSide,
+            AllowOtherWeights = job.AllowOtherWeights,
+        };
+        foreach (var (name, hash) in job.WeightHashes.OrderBy(pair => pair.Key, StringComparer.Ordinal))
+            wire.WeightHashes.Add(name, hash);
+        return wire;
+    }
+
+    private static W.Facts Facts(ImageFacts facts) => new()
+    {
+        Width = facts.Width,
+        Height = facts.Height,
+        ColourChannels = facts.ColourChannels,
+        HasAlpha = facts.HasAlpha,
+        BitDepth = facts.BitDepth,
+        Format = facts.Format,
+        SourceBytes = facts.SourceBytes,
+        SourceModifiedTicks = facts.SourceModified.Ticks,
+        SourceSha256 = facts.SourceSha256,
+        Metadata = Blob(facts.Metadata),
+    };
+
+    private static W.Strip Strip(StripBlobs strip)
+    {
+        var wire = new W.Strip
+        {
+            Strip_ = strip.Strip,
+            Raw = Blob(strip.Raw),
+            Packed = Blob(strip.Packed),
+            Rows = Blob(strip.Rows),
+            Top = Blob(strip.Top),
+            Bottom = Blob(strip.Bottom),
+            UniformTop = Blob(strip.UniformTop),
+            UniformBottom = Blob(strip.UniformBottom),
+        };
+        if (strip.UniformSse is { } sse)
+            wire.UniformSse = sse;
+        return wire;
+    }
+
+    private static W.File File(OutputFile file) => new() { Path = file.Path, TemporaryPath = file.TemporaryPath, Length = file.Length, Sha256 = file.Sha256 };
+
+    private static W.Prepared Prepared(IEnumerable<OutputFile> outputs, string report) => new() { Outputs = { outputs.Select(File) }, ReportJson = report };
+
+    private static W.Counts Counts(DeviceCounts counts) => Counts(counts.Calls, counts.PrecisionRetries, counts.SmallerBatches);
+
+    private static W.Counts Counts(IEnumerable<DeviceCallCount> calls, long retries, long smaller) => new()
+    {
+        Calls = { calls.Select(call => new W.CallCount { Purpose = call.Purpose, Scale = call.Scale, Calls = call.Calls, Blocks = call.Blocks }) },
+        PrecisionRetries = retries,
+        SmallerBatches = smaller,
+    };
+
+    private static W.Tally Tally(JobTally tally)
+    {
+        var wire = new W.Tally
+        {
+            Counts = Counts(tally.Calls, tally.PrecisionRetries, tally.SmallerBatches),
+            BisectedLeases = tally.BisectedLeases,
+            ResumedLeases = tally.ResumedLeases,
+            Seconds = tally.Seconds,
+        };
+        if (tally.AllocationMethod is { } method)
+            wire.AllocationMethod = method;
+        if (tally.AllocationSse is { } sse)
+            wire.AllocationSse = sse;
+        if (tally.AllocationDualBound is { } bound)
+            wire.AllocationDualBound = bound;
+        return wire;
+    }
+
+    private static W.Work Work(LeaseWork work)
+    {
+        var wire = new W.Work
+        {
+            Job = Job(work.Job),
+            Stage = (int)work.Stage,
+            FirstBlock = work.FirstBlock,
+            BlockCount = work.BlockCount,
+            Attempt = work.Attempt,
+            Facts = work.Facts is { } facts ? Facts(facts) : null,
+            Strips = { work.Strips.Select(Strip) },
+            HasScores = work.Scores is not null,
+            Scores = { work.Scores ?? [] },
+            Quarantined = { work.Quarantined },
+            Outputs = { work.Outputs.Select(File) },
+            Tally = Tally(work.Tally),
+        };
+        if (work.Scales is { } scales)
+            wire.Scales = ByteString.CopyFrom(scales);
+        return wire;
+    }
+
+    private static W.Report Report(StageReport report) => report switch
+    {
+        ImageProbed r => new() { Probed = Facts(r.Facts) },
+        AlreadyDone r => new() { AlreadyDone = r.ReportJson },
+        StripIngested r => new() { Ingested = Strip(r.Strip) },
+        ScalesRead r => new() { Scales = ByteString.CopyFrom(r.Scales) },
+        BlocksScored r => new()
+        {
+            Scores = new() { FirstBlock = r.FirstBlock, Scales = r.Sse.GetLength(1), Sse = { MemoryMarshal.CreateSpan(ref r.Sse[0, 0], r.Sse.Length).ToArray() } },
+        },
+        StripPacked r => new() { Packed = Strip(r.Strip) },
+        StripReconstructed r => new() { Reconstructed = Strip(r.Strip) },
+        OutputsPrepared r => new() { Prepared = Prepared(r.Outputs, r.ReportJson) },
+        OutputsCommitted => new() { Committed = true },
+        Working => new() { Working = true },
+        _ => throw new ArgumentException($"{report.GetType()} is not a report of a stage.", nameof(report)),
+    };
+
+    private static W.Outcome Outcome(ImageOutcome outcome) => outcome switch
+    {
+        ImageOutcome.Done o => new() { Kind = 0, ReportJson = o.ReportJson },
+        ImageOutcome.Skipped o => new() { Kind = 1, ReportJson = o.ReportJson },
+        ImageOutcome.Failed o => new() { Kind = 2, Code = o.Code, Message = o.Message },
+        _ => new() { Kind = 3 },
+    };
+
+    private static W.Notification Notification(JobNotification notification) => notification switch
+    {
+        JobNotification.ImageStarted n => new() { Kind = 0, Id = n.ImageId.Value, Text = n.DisplayName, Number = n.ResumedLeases },
+        JobNotification.ImageProgressed n => new()
+        {
+            Kind = 1,
+            Id = n.ImageId.Value,
+            Stages = { n.Progress.Stages.Select(stage => new W.StageCount { Stage = (int)stage.Stage, Done = stage.DoneBlocks, Total = stage.TotalBlocks }) },
+            DoneUnits = n.Progress.DoneUnits,
+            TotalUnits = n.Progress.TotalUnits,
+        },
+        JobNotification.ImagePaused n => new() { Kind = 2, Id = n.ImageId.Value, Text = n.Reason },
+        JobNotification.ImageResumed n => new() { Kind = 3, Id = n.ImageId.Value },
+        JobNotification.ImageFinished n => new() { Kind = 4, Id = n.ImageId.Value, Outcome = Outcome(n.Outcome) },
+        JobNotification.ArchiveFinished n => new()
+        {
+            Kind = 5,
+            Id = n.ArchiveId.Value,
+            Done = n.Summary.Done,
+            Skipped = n.Summary.Skipped,
+            Failed = n.Summary.Failed,
+            Interrupted = n.Summary.Interrupted,
+        },
+        _ => throw new ArgumentException($"{notification.GetType()} is not a notification.", nameof(notification)),
+    };
+}

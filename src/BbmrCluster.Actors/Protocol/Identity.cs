@@ -1,0 +1,126 @@
+using System.Globalization;
+using System.Security.Cryptography;
+using System.Text;
+using BbmrCluster.Actors.Work;
+
+namespace BbmrCluster.Actors.Protocol;
+
+/// <summary>Identity of an archive (a job over one or many images); safe as a file and actor name.</summary>
+public readonly record struct ArchiveId
+{
+    /// <summary>Checks the form: 1 to 64 characters of a-z, 0-9 and '-'.</summary>
+    /// <exception cref="ArgumentException">Another form.</exception>
+    public ArchiveId(string value) => Value = new ImageId(value).Value;
+
+    /// <summary>The text.</summary>
+    public string Value { get; }
+
+    /// <inheritdoc/>
+    public override string ToString() => Value;
+}
+
+/// <summary>One submission of an archive. The same archive submitted again is another run, and asks its images again.</summary>
+public readonly record struct RunId
+{
+    /// <summary>Checks the form: 1 to 64 characters of a-z, 0-9 and '-'.</summary>
+    /// <exception cref="ArgumentException">Another form.</exception>
+    public RunId(string value) => Value = new ImageId(value).Value;
+
+    /// <summary>The text.</summary>
+    public string Value { get; }
+
+    /// <summary>A run that never was before.</summary>
+    public static RunId New() => new(Guid.NewGuid().ToString("n"));
+
+    /// <inheritdoc/>
+    public override string ToString() => Value;
+}
+
+/// <summary>Identity of a worker manager; safe as an actor name.</summary>
+public readonly record struct WorkerId
+{
+    /// <summary>Checks the form: 1 to 64 characters of a-z, 0-9 and '-'.</summary>
+    /// <exception cref="ArgumentException">Another form.</exception>
+    public WorkerId(string value) => Value = new ImageId(value).Value;
+
+    /// <summary>The text.</summary>
+    public string Value { get; }
+
+    /// <inheritdoc/>
+    public override string ToString() => Value;
+}
+
+/// <summary>Importance of an archive: higher is served first.</summary>
+public readonly record struct Priority
+{
+    /// <summary>Checks the range 0 to 9; 0 is the default.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">Outside the range.</exception>
+    public Priority(int value)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(value);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(value, 9);
+        Value = value;
+    }
+
+    /// <summary>0 to 9.</summary>
+    public int Value { get; }
+}
+
+/// <summary>A lease of one image: the epoch (highest sequence number of the image's journal when its coordinator recovered) and a number within it.</summary>
+internal readonly record struct LeaseId(long Epoch, int Number)
+{
+    public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Epoch}.{Number}");
+}
+
+/// <summary>Derives ids, so that the same command meets its own unfinished work again.</summary>
+public static class JobIdentity
+{
+    /// <summary>
+    /// The image's id: a hash of kind, source, outputs and every parameter that decides bytes. A change of any of them
+    /// makes another image.
+    /// </summary>
+    /// <param name="job">The job; its own id is ignored.</param>
+    public static ImageId Of(ImageJob job)
+    {
+        var engine = job.Engine;
+        var text = new List<string?>
+        {
+            job.Kind.ToString(), job.Source, job.Outputs.Container, job.Outputs.Image, job.Outputs.AllocationPicture, job.Outputs.Report,
+            engine.Network, engine.Scorer, engine.Downscaler, engine.Scales.ToString(), engine.Precision, Number(engine.Threads), Number(engine.MaxBatch),
+            job.DeviceClass, job.Allocator, Number(job.Rate), job.Measure.ToString(), job.Force.ToString(), job.AllowOtherWeights.ToString(),
+            Number(job.Limits.MaxPixels), Number(job.Limits.MaxSide),
+        };
+        foreach (var (name, hash) in job.WeightHashes.OrderBy(pair => pair.Key, StringComparer.Ordinal))
+            text.AddRange([name, hash]);
+        return new ImageId(Digest(text));
+    }
+
+    /// <summary>The archive's id: a hash of its images' ids in order.</summary>
+    public static ArchiveId Of(IEnumerable<ImageId> images) => new(Digest(images.Select(id => id.Value)));
+
+    private static string Number(long value) => value.ToString(CultureInfo.InvariantCulture);
+
+    // Each part with its length, so that no two lists of parts run together into one text.
+    private static string Digest(IEnumerable<string?> parts)
+    {
+        var text = new StringBuilder();
+        foreach (string? part in parts)
+            text.Append(CultureInfo.InvariantCulture, $"{part?.Length ?? -1}:{part}\n");
+        return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text.ToString())))[..32];
+    }
+}
+
+/// <summary>Bound to the serializer: travels between nodes or lies in the journal.</summary>
+internal interface IWireMessage;
+
+/// <summary>Routed to the coordinator of one image.</summary>
+internal interface IWithImageId
+{
+    ImageId ImageId { get; }
+}
+
+/// <summary>Routed to the coordinator of one archive.</summary>
+internal interface IWithArchiveId
+{
+    ArchiveId ArchiveId { get; }
+}

@@ -1,0 +1,142 @@
+using Akka.Actor;
+using Akka.Event;
+using BbmrCluster.Actors.Work;
+using BbmrCluster.Rescaling;
+
+namespace BbmrCluster.Actors.Protocol;
+
+/// <summary>What archives and workers ask of an image coordinator.</summary>
+internal static class ImageCommands
+{
+    /// <summary>
+    /// Work on this image; the sender is told what happens. Repeated while the image is open, which also brings a
+    /// coordinator back that was lost. A closed image of the same run tells its outcome again, of another run starts anew.
+    /// </summary>
+    public sealed record OpenImage(ImageId ImageId, ArchiveId ArchiveId, RunId Run, Priority Priority, ImageJob Job) : IWithImageId, IWireMessage;
+
+    /// <summary>Take all leases back, journal what came in, and answer <see cref="ArchiveFacts.ImageStopped"/>.</summary>
+    public sealed record StopImage(ImageId ImageId) : IWithImageId, IWireMessage;
+
+    /// <summary>The archive has journaled the outcome: the image's own events may go.</summary>
+    public sealed record AcknowledgeOutcome(ImageId ImageId, RunId Run) : IWithImageId, IWireMessage;
+
+    /// <summary>The sender has room for so many leases. Answered by grants and, when they are fewer, <see cref="LeaseReplies.LeasesExhausted"/>.</summary>
+    public sealed record RequestLeases(ImageId ImageId, WorkerId Worker, int Count, IReadOnlyList<string> DeviceClasses) : IWithImageId, IWireMessage;
+}
+
+/// <summary>What a coordinator tells the holder of leases.</summary>
+internal static class LeaseReplies
+{
+    /// <summary>A lease, complete in itself.</summary>
+    public sealed record LeaseGranted(ImageId ImageId, LeaseId Lease, LeaseWork Work) : IWireMessage;
+
+    /// <summary>No more for now; <see cref="WorkReady"/> follows when there is.</summary>
+    public sealed record LeasesExhausted(ImageId ImageId) : IWireMessage;
+
+    /// <summary>There is work again: ask.</summary>
+    public sealed record WorkReady(ImageId ImageId) : IWireMessage;
+
+    /// <summary>Stop working on a lease and give it back.</summary>
+    public sealed record LeaseCancelled(ImageId ImageId, LeaseId Lease) : IWireMessage;
+
+    /// <summary>The end of a lease is known here, also when it is a duplicate or too late.</summary>
+    public sealed record LeaseAcknowledged(ImageId ImageId, LeaseId Lease) : IWireMessage;
+}
+
+/// <summary>What workers tell about leases; cannot be rejected. The first correct result of a range counts, whichever lease it comes from.</summary>
+internal static class LeaseFacts
+{
+    /// <summary>A result or a sign of life.</summary>
+    public sealed record LeaseReported(ImageId ImageId, LeaseId Lease, StageReport Report) : IWithImageId, IWireMessage;
+
+    /// <summary>The device is through with the lease. Repeated until acknowledged.</summary>
+    public sealed record LeaseEnded(ImageId ImageId, LeaseId Lease, DeviceCounts Counts) : ILeaseEnd, IWireMessage;
+
+    /// <summary>The lease failed. Repeated until acknowledged.</summary>
+    public sealed record LeaseFailed(ImageId ImageId, LeaseId Lease, FailureClass Failure, string Message, BlobRef? Lost, string? Code) : ILeaseEnd, IWireMessage;
+
+    /// <summary>The lease was taken back before it was through. Repeated until acknowledged.</summary>
+    public sealed record LeaseReturned(ImageId ImageId, LeaseId Lease) : ILeaseEnd, IWireMessage;
+
+    /// <summary>Leases that wait for their device are still held.</summary>
+    public sealed record LeasesHeld(ImageId ImageId, IReadOnlyList<LeaseId> Leases) : IWithImageId, IWireMessage;
+
+    /// <summary>The last word on a lease.</summary>
+    public interface ILeaseEnd : IWithImageId
+    {
+        LeaseId Lease { get; }
+    }
+}
+
+/// <summary>What the journal of an image holds.</summary>
+internal static class ImageEvents
+{
+    public interface IImageEvent;
+
+    /// <summary>Events written in one transaction: all results that came in while the last write was under way.</summary>
+    public sealed record Batch(IReadOnlyList<IImageEvent> Events) : IWireMessage;
+
+    /// <summary>A fresh start; everything before it is void.</summary>
+    public sealed record Submitted(RunId Run, Priority Priority, ImageJob Job) : IImageEvent;
+
+    /// <summary>An unfinished image was taken up again.</summary>
+    public sealed record Resumed(RunId Run, Priority Priority, int Leases) : IImageEvent;
+
+    public sealed record Probed(ImageFacts Facts) : IImageEvent;
+
+    /// <summary>Blobs that an ingest, pack or reconstruct lease made.</summary>
+    public sealed record StripStored(Stage Stage, StripBlobs Strip) : IImageEvent;
+
+    /// <summary>All blocks of a Score lease are settled.</summary>
+    /// <param name="FirstBlock">Raster index of the first.</param>
+    /// <param name="Sse">Block after block, one value per scale; zeros where a block is quarantined.</param>
+    /// <param name="Quarantined">Raster indices of blocks that could not be scored.</param>
+    public sealed record BlocksSettled(int FirstBlock, double[] Sse, IReadOnlyList<int> Quarantined) : IImageEvent;
+
+    /// <summary>Scale index per block; method and figures are null for a container's own map.</summary>
+    public sealed record ScalesAllocated(byte[] Scales, string? Method, double? Sse, double? DualBound) : IImageEvent;
+
+    /// <summary>A blob is gone: what made it must be done again.</summary>
+    public sealed record BlobReopened(string Name) : IImageEvent;
+
+    /// <summary>The prepared files are gone: they must be prepared again.</summary>
+    public sealed record OutputsReopened : IImageEvent;
+
+    /// <summary>Hashes of all outputs, before the first rename.</summary>
+    public sealed record OutputsPrepared(IReadOnlyList<OutputFile> Outputs, string ReportJson) : IImageEvent;
+
+    /// <summary>What devices did, leases cut smaller, and seconds since the previous event of this process.</summary>
+    public sealed record WorkCounted(DeviceCounts Counts, int Bisected, double Seconds) : IImageEvent;
+
+    /// <summary>The image ended: done, skipped or failed.</summary>
+    public sealed record Closed(ImageOutcome Outcome) : IImageEvent;
+}
+
+/// <summary>Between a coordinator and its block, allocator and reconstruction children; never leaves the process.</summary>
+internal static class ImageChildren
+{
+    /// <summary>Scores of one block from a lease of so many blocks.</summary>
+    public sealed record BlockResult(double[] Sse, int LeaseSize) : INoSerializationVerificationNeeded, IDeadLetterSuppression;
+
+    /// <summary>The lease of so many blocks ended without scores of this block.</summary>
+    public sealed record BlockLeaseFailed(FailureClass Failure, int LeaseSize) : INoSerializationVerificationNeeded, IDeadLetterSuppression;
+
+    /// <summary>The block's last word. <paramref name="Sse"/> is null when it is quarantined: it gets the middle scale.</summary>
+    public sealed record BlockSettled(int Block, double[]? Sse) : INoSerializationVerificationNeeded;
+
+    /// <summary>The block wants to be tried again in a lease of at most so many blocks.</summary>
+    public sealed record BlockWantsLease(int Block, int MaxBlocks) : INoSerializationVerificationNeeded;
+
+    /// <summary>All scores are in. <paramref name="Sse"/> is [block, scale index].</summary>
+    public sealed record Allocate(string Allocator, int Rate, BlockGrid Grid, ScaleSet Scales, double[,] Sse, IReadOnlyList<int> Quarantined) : INoSerializationVerificationNeeded;
+
+    public sealed record Allocated(Allocation Allocation) : INoSerializationVerificationNeeded;
+
+    public sealed record AllocationFailed(string Message) : INoSerializationVerificationNeeded;
+
+    /// <summary>Which groups of strips are packed and which are reconstructed, in order; absolute.</summary>
+    public sealed record StripsChanged(IReadOnlyList<bool> Packed, IReadOnlyList<bool> Reconstructed) : INoSerializationVerificationNeeded;
+
+    /// <summary>Groups that may be leased now; absolute.</summary>
+    public sealed record ReconstructionOpen(IReadOnlyList<int> Groups, bool Complete) : INoSerializationVerificationNeeded;
+}
