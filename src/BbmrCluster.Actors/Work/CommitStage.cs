@@ -18,8 +18,15 @@ internal static class CommitStage
     {
         foreach (string folder in OutputNaming.FilesOf(job.Outputs, job.Kind).Select(file => Path.GetDirectoryName(file)!).Distinct(StringComparer.Ordinal).Where(Directory.Exists))
         {
-            foreach (string file in Directory.EnumerateFiles(folder, $"{TemporaryPrefix}{job.Id}-*{TemporarySuffix}*").ToList())
-                File.Delete(file);
+            // One id may begin with another: only digits may lie between it and the suffix.
+            string prefix = $"{TemporaryPrefix}{job.Id}-";
+            foreach (string file in Directory.EnumerateFiles(folder, $"{prefix}*{TemporarySuffix}*").ToList())
+            {
+                string name = Path.GetFileName(file);
+                int end = name.IndexOf(TemporarySuffix, prefix.Length, StringComparison.Ordinal);
+                if (name.AsSpan(prefix.Length, end - prefix.Length).IndexOfAnyExceptInRange('0', '9') < 0)
+                    File.Delete(file);
+            }
         }
     }
 

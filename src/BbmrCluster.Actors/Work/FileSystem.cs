@@ -14,6 +14,7 @@ internal static class FileSystem
     {
         "nfs", "nfs4", "nfsd", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "ceph", "lustre", "glusterfs", "gpfs", "beegfs",
         "coda", "codafs", "ncp", "ncpfs", "ocfs2", "gfs", "gfs2", "vboxsf", "davfs", "novell", "kafs", "acfs", "panfs",
+        "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone", "fuse.davfs",
     };
 
     /// <summary>Whether an error of the operating system means that the disk or the user's quota is full.</summary>

@@ -97,7 +97,7 @@ internal static class IngestStage
         facts = new ImageFacts(width, height, colours, hasAlpha, bitDepth, format, source.Length, source.LastWriteTimeUtc,
             context.Busy(() => FileSystem.Sha256(job.Source, context.Cancellation)), null);
         RequireRoom(context, facts);
-        PrepareFolders(job);
+        PrepareFolders(job, context.Work.Attempt);
         if (carried is not null)
             facts = facts with { Metadata = context.Blobs.Write(job.Id, "metadata", context.Work.Attempt, carried) };
         context.Report(new ImageProbed(facts));
@@ -113,17 +113,20 @@ internal static class IngestStage
             throw new StageFailedException(FailureClass.StoreFull, reason) { Code = "full" };
     }
 
-    private static void PrepareFolders(ImageJob job)
+    private static void PrepareFolders(ImageJob job, int attempt)
     {
         try
         {
             foreach (string file in OutputNaming.FilesOf(job.Outputs, job.Kind))
                 Directory.CreateDirectory(Path.GetDirectoryName(file)!);
+            // Better to know now than after the work that nothing can be written there.
+            string probe = CommitStage.TemporaryPath(job, attempt, job.Outputs.Report);
+            File.WriteAllBytes(probe, []);
             CommitStage.Sweep(job);
         }
-        catch (Exception error) when (error is IOException or UnauthorizedAccessException && !FileSystem.IsFull(error))
+        catch (Exception error) when ((error is IOException or UnauthorizedAccessException) && !FileSystem.IsFull(error))
         {
-            throw new StageFailedException(FailureClass.Permanent, $"{job.DisplayName}: the output folder cannot be made: {error.Message}", inner: error) { Code = "output" };
+            throw new StageFailedException(FailureClass.Permanent, $"{job.DisplayName}: the output folder cannot be written: {error.Message}", inner: error) { Code = "output" };
         }
     }
 

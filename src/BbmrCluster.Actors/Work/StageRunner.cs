@@ -91,7 +91,9 @@ public sealed class StageRunner(IEngineFactory engines, IBlobStore blobs, StageR
         EngineUnavailableException => Permanent(job, error.Message, "unavailable", error),
         NonFiniteOutputException => new StageFailedException(FailureClass.Block, $"{job.DisplayName}: {error.Message}", inner: error) { Code = "not_finite" },
         OutOfMemoryException => new StageFailedException(FailureClass.Block, $"{job.DisplayName}: out of memory", inner: error) { Code = "out_of_memory" },
-        _ => new StageFailedException(FailureClass.Transient, $"{job.DisplayName}: {error.Message}", inner: error),
+        UnauthorizedAccessException => Permanent(job, error.Message, "access", error),
+        // Native libraries say it in several lines.
+        _ => new StageFailedException(FailureClass.Transient, $"{job.DisplayName}: {error.Message.Trim().ReplaceLineEndings("; ")}", inner: error),
     };
 
     private static StageFailedException Permanent(ImageJob job, string reason, string code, Exception inner) =>
