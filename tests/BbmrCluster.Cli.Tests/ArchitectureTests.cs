@@ -1,0 +1,95 @@
+using System.Reflection.Metadata;
+using System.Reflection.PortableExecutable;
+using System.Xml.Linq;
+using BbmrCluster.Tests;
+
+namespace BbmrCluster.Cli.Tests;
+
+/// <summary>Dependencies between the rooms of src point one way, and coordination loads no tensor library.</summary>
+public sealed class ArchitectureTests
+{
+    /// <summary>Each room and the rooms below it that it may use.</summary>
+    private static readonly Dictionary<string, string[]> Rooms = new(StringComparer.Ordinal)
+    {
+        ["BbmrCluster.Imaging"] = [],
+        ["BbmrCluster.Rescaling"] = ["BbmrCluster.Imaging"],
+        ["BbmrCluster.Networks"] = ["BbmrCluster.Rescaling", "BbmrCluster.Imaging"],
+        ["BbmrCluster.Actors"] = ["BbmrCluster.Rescaling", "BbmrCluster.Imaging"],
+        ["BbmrCluster.Training"] = ["BbmrCluster.Networks", "BbmrCluster.Rescaling", "BbmrCluster.Imaging"],
+        ["BbmrCluster.Node"] = ["BbmrCluster.Actors", "BbmrCluster.Networks", "BbmrCluster.Rescaling", "BbmrCluster.Imaging"],
+        ["BbmrCluster.Cli"] =
+        [
+            "BbmrCluster.Node", "BbmrCluster.Training", "BbmrCluster.Actors", "BbmrCluster.Networks", "BbmrCluster.Rescaling", "BbmrCluster.Imaging",
+        ],
+    };
+
+    public static TheoryData<string> RoomNames => [.. Rooms.Keys];
+
+    [Fact]
+    public void Every_folder_of_src_is_a_room_with_a_place_in_the_order()
+    {
+        Assert.Equal(Rooms.Keys.Order(StringComparer.Ordinal), Directory.GetDirectories(Path.Combine(Fixtures.Repository(), "src")).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+        foreach ((string room, string[] below) in Rooms)
+            Assert.All(below, other => Assert.Empty(Rooms[other].Except(below).Append(room).Intersect(Rooms[other])));
+    }
+
+    [Theory]
+    [MemberData(nameof(RoomNames))]
+    public void A_room_s_assembly_refers_only_to_rooms_below_it(string room)
+    {
+        string[] used = [.. AssemblyReferences(room).Where(IsOurs)];
+        Assert.Empty(used.Except(Rooms[room]));
+    }
+
+    [Theory]
+    [MemberData(nameof(RoomNames))]
+    public void A_room_s_project_refers_only_to_rooms_below_it(string room)
+    {
+        string[] used = [.. References(ProjectOf("src", room), "ProjectReference").Select(path => Path.GetFileNameWithoutExtension(path))];
+        Assert.Empty(used.Except(Rooms[room]));
+    }
+
+    [Theory]
+    [InlineData("src", "BbmrCluster.Imaging")]
+    [InlineData("src", "BbmrCluster.Rescaling")]
+    [InlineData("src", "BbmrCluster.Actors")]
+    [InlineData("tests", "BbmrCluster.Actors.Tests")]
+    public void Nothing_around_coordination_brings_a_tensor_library(string folder, string project) =>
+        Assert.DoesNotContain(Packages(ProjectOf(folder, project)), IsTensorLibrary);
+
+    [Fact]
+    public void The_checks_see_what_they_look_for()
+    {
+        Assert.Contains(Packages(ProjectOf("src", "BbmrCluster.Networks")), IsTensorLibrary);
+        Assert.Contains("TorchSharp", AssemblyReferences("BbmrCluster.Networks"));
+        Assert.Contains("BbmrCluster.Imaging", AssemblyReferences("BbmrCluster.Rescaling"));
+        Assert.Contains("BbmrCluster.Rescaling", AssemblyReferences("BbmrCluster.Actors"));
+    }
+
+    private static bool IsOurs(string assembly) => assembly == "bbmr" || assembly.StartsWith("BbmrCluster.", StringComparison.Ordinal);
+
+    private static bool IsTensorLibrary(string package) =>
+        package.StartsWith("TorchSharp", StringComparison.OrdinalIgnoreCase) || package.StartsWith("libtorch", StringComparison.OrdinalIgnoreCase);
+
+    private static string[] AssemblyReferences(string room)
+    {
+        string file = Path.Combine(AppContext.BaseDirectory, (room == "BbmrCluster.Cli" ? "bbmr" : room) + ".dll");
+        using var assembly = new PEReader(File.OpenRead(file));
+        MetadataReader metadata = assembly.GetMetadataReader();
+        return [.. metadata.AssemblyReferences.Select(handle => metadata.GetString(metadata.GetAssemblyReference(handle).Name))];
+    }
+
+    private static string ProjectOf(string folder, string name) => Path.Combine(Fixtures.Repository(), folder, name, name + ".csproj");
+
+    private static string[] References(string project, string kind) =>
+        [.. XDocument.Load(project).Descendants(kind).Select(reference => reference.Attribute("Include")!.Value)];
+
+    /// <summary>Packages of a project and of all projects it refers to.</summary>
+    private static HashSet<string> Packages(string project)
+    {
+        HashSet<string> packages = [.. References(project, "PackageReference")];
+        foreach (string reference in References(project, "ProjectReference"))
+            packages.UnionWith(Packages(Path.GetFullPath(Path.Combine(Path.GetDirectoryName(project)!, reference))));
+        return packages;
+    }
+}
