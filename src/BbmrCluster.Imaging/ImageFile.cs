@@ -50,6 +50,10 @@ public static class ImageFile
             VOption options = new() { { "access", Enums.Access.Sequential }, { "fail_on", failOn } };
             image = (Image)Operation.Call(format + "load", options, path);
         }
+        catch (VipsException e) when (e.Message.Contains("out of range", StringComparison.Ordinal))
+        {
+            throw new ImageRefusedException(path, $"the size in its header is over the limit of {limits.MaxSide} pixels a side", e);
+        }
         catch (VipsException e)
         {
             throw new ImageRefusedException(path, $"the {Name(format)} header cannot be read ({FirstLine(e)})", e);
@@ -84,6 +88,10 @@ public static class ImageFile
             throw new ImageRefusedException(path, format == "webp" ? $"animated images are not supported (it has {pages} frames)" : $"files of several pages are not supported (it has {pages})");
         if (format == "heif" && image.Contains("heif-compression") && image.Get("heif-compression") is string codec && codec == "hevc")
             throw new ImageRefusedException(path, "HEIC pictures coded with HEVC are not supported (AVIF is)");
+        if (image.Interpretation is Enums.Interpretation.Cmyk)
+            throw new ImageRefusedException(path, "CMYK images are not supported");
+        if (image.Interpretation is Enums.Interpretation.Lab or Enums.Interpretation.Labs or Enums.Interpretation.Labq)
+            throw new ImageRefusedException(path, "Lab images are not supported");
         int bitDepth = image.Format switch
         {
             Enums.BandFormat.Uchar => 8,
@@ -95,8 +103,6 @@ public static class ImageFile
         {
             Enums.Interpretation.Bw or Enums.Interpretation.Grey16 => 1,
             Enums.Interpretation.Srgb or Enums.Interpretation.Rgb or Enums.Interpretation.Rgb16 => 3,
-            Enums.Interpretation.Cmyk => throw new ImageRefusedException(path, "CMYK images are not supported"),
-            Enums.Interpretation.Lab or Enums.Interpretation.Labs or Enums.Interpretation.Labq => throw new ImageRefusedException(path, "Lab images are not supported"),
             _ => throw new ImageRefusedException(path, "only greyscale and RGB images are supported"),
         };
         int extra = image.Bands - colours;

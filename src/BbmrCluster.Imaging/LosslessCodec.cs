@@ -49,6 +49,8 @@ public static class LosslessCodec
                 : throw new InvalidDataException($"{bytes.Length} bytes are not {width}x{height} pixels of {channels} samples of {bitDepth} bits.");
         }
 
+        if (bytes.IsEmpty)
+            throw new InvalidDataException("There are no bytes to decode.");
         VipsRuntime.Prepare();
         string loader = codec switch
         {
