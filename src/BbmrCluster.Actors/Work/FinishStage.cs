@@ -191,8 +191,10 @@ internal sealed class FinishStage(StageContext context)
             return new RecordedQuality(QualityKind.Measured, $"{_job.Engine.Network} {_job.Engine.Precision} {weights}".TrimEnd(), measured);
         double[] scores = context.Work.Scores ?? throw new InvalidOperationException("A finish has no scores.");
         return new RecordedQuality(QualityKind.Estimated, $"{_job.Engine.Scorer} {_job.Engine.Precision} {weights}".TrimEnd(),
-            scores.All(double.IsFinite) ? scores : WithoutNetwork(scores));
+            Enumerable.Range(0, scores.Length).All(block => IsScored(scores, block)) ? scores : WithoutNetwork(scores));
     }
+
+    private bool IsScored(double[] scores, int block) => double.IsFinite(scores[block]) && !context.Work.Quarantined.Contains(block);
 
     // A block that the scorer could not score is estimated by bicubic from what is stored of it.
     private double[] WithoutNetwork(double[] scores)
@@ -201,7 +203,7 @@ internal sealed class FinishStage(StageContext context)
         int side = _facts.Grid.BlockSize, columns = _facts.Grid.Columns;
         foreach (StripBlobs strip in _strips)
         {
-            int[] unscored = [.. Enumerable.Range(0, columns).Where(column => !double.IsFinite(filled[(strip.Strip * columns) + column]))];
+            int[] unscored = [.. Enumerable.Range(0, columns).Where(column => !IsScored(scores, (strip.Strip * columns) + column))];
             if (unscored.Length == 0)
                 continue;
             PixelBuffer raw = context.ReadRaw(strip);
@@ -258,7 +260,7 @@ internal sealed class FinishStage(StageContext context)
             BitsPerPixel = 8.0 * containerBytes / pixels,
             PsnrY = measured?.Quality?.PsnrY,
             SsimY = measured?.Quality?.SsimY,
-            PsnrYEstimated = scores is not null && scores.All(double.IsFinite) ? Metrics.Psnr(scores.Sum(), pixels) : null,
+            PsnrYEstimated = scores is not null && Enumerable.Range(0, scores.Length).All(block => IsScored(scores, block)) ? Metrics.Psnr(scores.Sum(), pixels) : null,
             PsnrYUniform = measured?.UniformPsnr,
             GainDb = measured?.Quality?.PsnrY - measured?.UniformPsnr,
             Seam = measured?.Quality?.Seam,

@@ -88,10 +88,9 @@ internal static class IngestStage
             if (source.Length != known.SourceBytes || known.Width != width || known.Height != height
                 || (source.LastWriteTimeUtc != known.SourceModified && FileSystem.Sha256(job.Source, context.Cancellation) != known.SourceSha256))
                 throw Changed(job);
-            // The metadata blob may be what was lost.
-            if (carried is not null)
-                context.Blobs.Write(job.Id, "metadata", context.Work.Attempt, carried);
-            facts = known;
+            // The metadata blob may be what was lost: the report says that it is there again.
+            facts = known with { Metadata = carried is null ? null : context.Blobs.Write(job.Id, "metadata", context.Work.Attempt, carried) };
+            context.Report(new ImageProbed(facts));
             return;
         }
         facts = new ImageFacts(width, height, colours, hasAlpha, bitDepth, format, source.Length, source.LastWriteTimeUtc,

@@ -128,7 +128,7 @@ public sealed class OutputSafetyTests
         driver.Reports.Clear();
         driver.Ingest();
         Assert.Equal([new StripIngested(all[2])], driver.Reports.OfType<StripIngested>());
-        Assert.DoesNotContain(driver.Reports, report => report is ImageProbed);
+        Assert.Equal([new ImageProbed(driver.Facts!)], driver.Reports.OfType<ImageProbed>());
         driver.Score();
 
         driver.Strips.Remove(2);
@@ -146,8 +146,11 @@ public sealed class OutputSafetyTests
         string source = bench.Picture("in.png", 100, 200, metadata: new ImageMetadata(null, null, "<x/>"u8.ToArray(), null, 3, 0, 0));
         SequentialDriver driver = bench.Driver(bench.Job(source));
         driver.Ingest();
-        bench.Store.Delete(driver.Facts!.Metadata!);
+        ImageFacts facts = driver.Facts!;
+        bench.Store.Delete(facts.Metadata!);
+        driver.Reports.Clear();
         driver.Ingest();
+        Assert.Equal([new ImageProbed(facts)], driver.Reports.Where(report => report is not Working));
         driver.Score();
         driver.Allocate();
         driver.Each(Stage.Pack);

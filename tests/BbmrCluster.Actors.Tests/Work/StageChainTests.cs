@@ -206,8 +206,10 @@ public sealed class StageChainTests
         Assert.True(bench.Engines.Made[1].Disposed);
     }
 
-    [Fact]
-    public void A_block_without_scores_is_estimated_from_what_is_stored()
+    [Theory]
+    [InlineData(double.NaN)]
+    [InlineData(0)]
+    public void A_block_without_scores_is_estimated_from_what_is_stored(double placeholder)
     {
         using var bench = new Bench();
         SequentialDriver driver = bench.Driver(bench.Job(bench.Picture("in.png", 256, 128), JobKind.Downscale));
@@ -215,7 +217,7 @@ public sealed class StageChainTests
         driver.Score();
         driver.Scales = [1, 2];
         double known = driver.Sse![1, 2];
-        driver.Sse[1, 2] = double.NaN;
+        driver.Sse[1, 2] = placeholder;
         driver.Quarantined.Add(1);
         driver.Each(Stage.Pack);
         driver.Lease(Stage.Finish);
