@@ -6,7 +6,7 @@ namespace BbmrCluster.Imaging;
 public static class AllocationPicture
 {
     private const int LongSide = 1600, ShortestLongSide = 640, LegendWidth = 560, MinGridPitch = 8;
-    private const double Tint = 0.42, Grid = 0.35;
+    private const double Fade = 0.85, Tint = 0.42, Grid = 0.35;
     private static readonly Colour Paper = new(24, 26, 30), Ink = new(232, 232, 228), Quiet = new(150, 152, 156);
 
     /// <summary>From the finest scale (warm: many LR pixels) by the middle one (untinted grey) to the coarsest (cool).</summary>
@@ -117,10 +117,12 @@ public static class AllocationPicture
             {
                 int column = (int)(x * unit / blockSize);
                 Span<byte> pixel = picture.Data.AsSpan(((y * picture.Width) + x) * 3, 3);
-                // Light and dark stay those of the picture, so that one sees what the blocks show.
-                int grey = ((pixel[0] * 77) + (pixel[1] * 151) + (pixel[2] * 28)) >> 8;
+                // Light and dark stay those of the picture; its own colours fade, or a blue sky would look like a coarse scale.
+                byte grey = (byte)(((pixel[0] * 77) + (pixel[1] * 151) + (pixel[2] * 28)) >> 8);
+                Blend(pixel, new Colour(grey, grey, grey), Fade);
                 Colour tint = colours[scaleIndex[(row * columns) + column]];
-                Blend(pixel, tint == Neutral ? new Colour((byte)grey, (byte)grey, (byte)grey) : tint, Tint);
+                if (tint != Neutral)
+                    Blend(pixel, tint, Tint);
                 if (edgeRow || (grid && x > 0 && (int)((x - 1) * unit / blockSize) != column))
                     Blend(pixel, Paper, Grid);
             }
