@@ -91,12 +91,13 @@ public static class Trainer
 
         void Save()
         {
-            SafetensorsFile.Write(statePath, optimizer.Export(), new Dictionary<string, string>(StringComparer.Ordinal)
+            var progress = new Dictionary<string, string>(StringComparer.Ordinal)
             {
                 ["step"] = optimizer.Steps.ToString(CultureInfo.InvariantCulture),
                 ["seconds"] = Seconds().ToString("F1", CultureInfo.InvariantCulture),
-            });
-            SafetensorsFile.Write(weightsPath, parameters.Export(optimizer.Average));
+            };
+            SafetensorsFile.Write(statePath, optimizer.Export(), progress);
+            SafetensorsFile.Write(weightsPath, parameters.Export(optimizer.Average), progress);
         }
     }
 

@@ -71,8 +71,9 @@ public sealed class SafetensorsFile
         {
             (entries, metadata) = ParseHeader(file.Slice(8, (int)headerLength), name);
         }
-        catch (JsonException problem)
+        catch (Exception problem) when (problem is JsonException or InvalidOperationException)
         {
+            // InvalidOperationException: text that is not UTF-8 surfaces only when it is read.
             throw new InvalidDataException($"{name} is not a safetensors file: its header is not JSON.", problem);
         }
         CheckLayout(entries, data.Length, name);
