@@ -64,7 +64,7 @@ public static class FixtureParity
         static double Relative(double value, double reference) => Math.Abs(value - reference) / Math.Abs(reference);
     }
 
-    private static Tensor ToNhwc(TensorData map) => tensor(map.Values).view(map.Shape).permute(0, 2, 3, 1).contiguous();
+    private static Tensor ToNhwc(TensorData map) => NativeTensors.Create(map.Values, map.Shape).permute(0, 2, 3, 1).contiguous();
 
     private static float[] FromNhwc(Tensor map) => MemoryMarshal.Cast<byte, float>(map.permute(0, 3, 1, 2).contiguous().bytes).ToArray();
 }

@@ -107,7 +107,7 @@ public static class Trainer
         using var scope = NewDisposeScope();
         (float[] lr, float[] hr) = sampler.Draw(optimizer.Steps);
         int side = recipe.LrPatch, large = side * recipe.Scale;
-        Tensor loss = (network.Forward(tensor(lr, [recipe.Batch, side, side, 3])) - tensor(hr, [recipe.Batch, large, large, 3])).abs().mean();
+        Tensor loss = (network.Forward(NativeTensors.Create(lr, [recipe.Batch, side, side, 3])) - NativeTensors.Create(hr, [recipe.Batch, large, large, 3])).abs().mean();
         loss.backward();
         Tensor gradient = parameters.TakeGradient();
         double value = loss.item<float>(), norm = gradient.norm().item<float>();

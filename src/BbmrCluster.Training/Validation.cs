@@ -1,3 +1,4 @@
+using BbmrCluster.Networks;
 using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
@@ -37,7 +38,7 @@ public static class Validation
         using var scope = NewDisposeScope();
         using IDisposable noGradient = no_grad();
         int scale = network.Shape.Scale;
-        Tensor x = tensor(Array.ConvertAll(image.Lr.Data, value => (value / 127.5f) - 1), [1, image.Lr.Height, image.Lr.Width, 3]);
+        Tensor x = NativeTensors.Create(Array.ConvertAll(image.Lr.Data, value => (value / 127.5f) - 1), [1, image.Lr.Height, image.Lr.Width, 3]);
         float[] y = network.Forward(x).data<float>().ToArray();
         double sum = 0;
         long count = 0;

@@ -4,7 +4,6 @@ using BbmrCluster.Networks.Engine;
 using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 using BbmrCluster.Rescaling;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace BbmrCluster.Networks.Tests;

@@ -1,7 +1,6 @@
 using BbmrCluster.Networks.JointSr;
 using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace BbmrCluster.Networks.Tests;

@@ -22,10 +22,10 @@ public sealed class NativeRuntimeTests
     {
         NativeRuntime.Apply();
         nuint before = Statistics().MappedBlocks;
-        nint block = Allocate(64 << 20);
+        nint block = Allocate(16 << 20);
         nuint after = Statistics().MappedBlocks;
         Release(block);
-        // By default glibc would map 64 MB by itself and give it back at once.
+        // By default glibc would map 16 MB by itself and give it back at once.
         Assert.Equal(before, after);
     }
 

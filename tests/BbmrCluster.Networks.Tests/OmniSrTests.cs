@@ -1,7 +1,6 @@
 using BbmrCluster.Tests;
 using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace BbmrCluster.Networks.Tests;

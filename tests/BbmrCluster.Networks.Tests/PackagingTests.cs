@@ -24,6 +24,7 @@ public sealed class PackagingTests
         using Process process = Process.Start(new ProcessStartInfo("dotnet", ["msbuild", project, "-getItem:PackageReference", $"-p:Accelerator={accelerator}", "-nodeReuse:false"])
         {
             RedirectStandardOutput = true,
+            UseShellExecute = false,
         })!;
         string output = process.StandardOutput.ReadToEnd();
         process.WaitForExit();

@@ -124,7 +124,7 @@ internal sealed class JointReconstructor : IReconstructor, IDisposable
         using IDisposable noGradient = no_grad();
         using var scope = NewDisposeScope();
         int[] seamColumns = [.. Enumerable.Range(1, (width / Side) - 1).Select(column => column * Side)];
-        Tensor image = _head.Image(tensor(map, [1, height, width, _channels], device: _device), seamRows, seamColumns);
+        Tensor image = _head.Image(NativeTensors.Create(map, [1, height, width, _channels], _device), seamRows, seamColumns);
         float[] values = Samples.Values(image.narrow(1, firstRow * _finest, rowCount * _finest));
         if (!Samples.AllFinite(values))
             throw new NonFiniteOutputException($"The joint part of {Name} gave NaN or infinity.");

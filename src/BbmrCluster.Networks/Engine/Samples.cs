@@ -20,7 +20,7 @@ internal static class Samples
         float scale = 2f / maximum;
         for (int i = 0; i < values.Length; i++)
             values[i] = (samples[i] * scale) - 1;
-        return tensor(values, shape, device: device);
+        return NativeTensors.Create(values, shape, device);
     }
 
     /// <summary>Rounds to the nearest whole sample (halves up), clamped.</summary>

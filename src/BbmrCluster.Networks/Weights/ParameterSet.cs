@@ -33,7 +33,7 @@ public sealed class ParameterSet : IDisposable
         }
 
         using IDisposable noGradient = no_grad();
-        Flat = tensor(flat, device: device ?? CPU).DetachFromDisposeScope();
+        Flat = NativeTensors.Create(flat, [total], device).DetachFromDisposeScope();
         at = 0;
         foreach ((string name, long[] shape) in shapes)
         {
