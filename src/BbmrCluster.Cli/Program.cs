@@ -1,1 +1,3 @@
-Console.WriteLine("bbmr");
+using BbmrCluster.Cli;
+
+return await Application.RunAsync(args);

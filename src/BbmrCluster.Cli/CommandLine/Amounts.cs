@@ -1,0 +1,59 @@
+using System.CommandLine.Parsing;
+using System.Globalization;
+
+namespace BbmrCluster.Cli.CommandLine;
+
+/// <summary>Reads and writes amounts as people type them.</summary>
+internal static class Amounts
+{
+    private static readonly (string Suffix, long Factor)[] Units =
+    [
+        ("KiB", 1L << 10), ("MiB", 1L << 20), ("GiB", 1L << 30), ("TiB", 1L << 40),
+        ("KB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000),
+        ("K", 1L << 10), ("M", 1L << 20), ("G", 1L << 30), ("T", 1L << 40), ("B", 1), ("", 1),
+    ];
+
+    /// <summary>"500000000", "20G", "1.5 TB".</summary>
+    public static long? Bytes(ArgumentResult argument)
+    {
+        string text = argument.Tokens[0].Value.Trim();
+        foreach ((string suffix, long factor) in Units)
+        {
+            if (text.EndsWith(suffix, StringComparison.OrdinalIgnoreCase)
+                && double.TryParse(text[..^suffix.Length], NumberStyles.AllowDecimalPoint | NumberStyles.AllowTrailingWhite, CultureInfo.InvariantCulture, out double value)
+                && value * factor is >= 1 and < 9e18)
+                return (long)(value * factor);
+        }
+        argument.AddError($"'{text}' is not an amount of bytes such as 500000000, 20G or 1.5TB.");
+        return null;
+    }
+
+    /// <summary>A whole number within a range.</summary>
+    public static Func<ArgumentResult, int> Whole(int from, int to, string what) => argument =>
+    {
+        string text = argument.Tokens[0].Value;
+        if (int.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int value) && value >= from && value <= to)
+            return value;
+        argument.AddError(string.Create(CultureInfo.InvariantCulture, $"'{text}' is not {what} ({from} to {to})."));
+        return from;
+    };
+
+    /// <summary>12.3 MB.</summary>
+    public static string Text(long bytes) => bytes switch
+    {
+        < 1_000 => string.Create(CultureInfo.InvariantCulture, $"{bytes} bytes"),
+        < 1_000_000 => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1e3:0.0} kB"),
+        < 1_000_000_000 => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1e6:0.0} MB"),
+        _ => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1e9:0.0} GB"),
+    };
+
+    /// <summary>45 s, 3 min 20 s, 2 h 5 min, 3 d 4 h.</summary>
+    public static string Text(TimeSpan time) => time.TotalSeconds switch
+    {
+        < 10 => string.Create(CultureInfo.InvariantCulture, $"{time.TotalSeconds:0.0} s"),
+        < 60 => string.Create(CultureInfo.InvariantCulture, $"{time.TotalSeconds:0} s"),
+        < 3600 => string.Create(CultureInfo.InvariantCulture, $"{(int)time.TotalMinutes} min {time.Seconds} s"),
+        < 86400 => string.Create(CultureInfo.InvariantCulture, $"{(int)time.TotalHours} h {time.Minutes} min"),
+        _ => string.Create(CultureInfo.InvariantCulture, $"{(int)time.TotalDays} d {time.Hours} h"),
+    };
+}
