@@ -38,8 +38,8 @@ internal sealed class Terminal
     /// <summary>Whether colour may be used (https://no-color.org).</summary>
     public static bool AllowsColour => string.IsNullOrEmpty(Environment.GetEnvironmentVariable("NO_COLOR"));
 
-    /// <summary>Runs around every line on stderr, so that a live progress display can make room for it.</summary>
-    public Action<Action>? AroundMessage { get; set; }
+    /// <summary>Writes a line in place of the writer while a live progress display owns the screen.</summary>
+    public Action<TextWriter, string>? AroundMessage { get; set; }
 
     /// <summary>Creates it from the three options that every command has.</summary>
     public static Terminal Create(bool json, bool quiet, bool verbose) => new(json, quiet, verbose);
@@ -90,7 +90,7 @@ internal sealed class Terminal
         lock (_gate)
         {
             if (AroundMessage is { } around)
-                around(() => writer.WriteLine(text));
+                around(writer, text);
             else
                 writer.WriteLine(text);
         }
