@@ -23,7 +23,7 @@ internal sealed record Failure(string Message, bool Unexpected, int ExitCode)
         return e switch
         {
             UserErrorException user => new(user.Message, false, user.ExitCode),
-            ImageRefusedException or EngineUnavailableException or InvalidDataException => new(OneLine(e.Message), false, ExitCodes.Failed),
+            ImageRefusedException or EngineUnavailableException or ContainerException or InvalidDataException => new(OneLine(e.Message), false, ExitCodes.Failed),
             FileNotFoundException { FileName: { } file } when e is not BadImageFormatException && !file.Contains(", Version=", StringComparison.Ordinal) => new($"{file}: there is no such file.", false, ExitCodes.Failed),
             UnauthorizedAccessException or DirectoryNotFoundException => new(OneLine(e.Message), false, ExitCodes.Failed),
             DllNotFoundException or TypeInitializationException or BadImageFormatException =>
