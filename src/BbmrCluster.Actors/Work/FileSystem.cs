@@ -5,7 +5,7 @@ using System.Security.Cryptography;
 namespace BbmrCluster.Actors.Work;
 
 /// <summary>What the base library does not say about files: identity, durability, a full disk.</summary>
-internal static class FileSystem
+public static class FileSystem
 {
     private const int NoSpace = 28, QuotaExceeded = 122;
 

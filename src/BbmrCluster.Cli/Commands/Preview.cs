@@ -1,0 +1,60 @@
+using System.Runtime.InteropServices;
+using BbmrCluster.Imaging;
+using BbmrCluster.Rescaling;
+
+namespace BbmrCluster.Cli.Commands;
+
+/// <summary>The small image that a container holds: its LR blocks side by side, those of other scales brought to one by bicubic.</summary>
+internal static class Preview
+{
+    /// <summary>Writes it.</summary>
+    /// <param name="reader">The container.</param>
+    /// <param name="scale">One of its scales.</param>
+    /// <param name="path">Output; the extension chooses the format.</param>
+    /// <returns>Size in pixels: ceil(image / scale).</returns>
+    public static (int Width, int Height) Write(ContainerReader reader, int scale, string path)
+    {
+        ContainerHeader header = reader.Header;
+        BlockGrid grid = header.Grid;
+        int width = (header.Width + scale - 1) / scale, height = (header.Height + scale - 1) / scale, side = grid.BlockSize / scale;
+        int sampleBytes = header.BitDepth / 8, channels = header.ColourChannels;
+        var preview = new PixelBuffer(width, height, channels, header.BitDepth);
+        for (int strip = 0; strip < grid.Strips; strip++)
+        {
+            UnpackedStrip unpacked = reader.UnpackStrip(strip);
+            ReadOnlySpan<byte> indices = reader.ScaleIndexOf(strip);
+            int[] next = new int[header.Scales.Count];
+            for (int column = 0; column < grid.Columns; column++)
+            {
+                int index = indices[column];
+                PixelBuffer block = ToBuffer(unpacked.ByScale[index], next[index]++, channels);
+                if (header.Scales[index] != scale)
+                    block = Bicubic.Resize(block, new ResizeScale(header.Scales[index], scale));
+                int x = column * side, y = strip * side, columns = Math.Min(side, width - x), rows = Math.Min(side, height - y);
+                for (int row = 0; row < rows; row++)
+                    block.Data.AsSpan(row * block.RowBytes, columns * channels * sampleBytes).CopyTo(preview.Data.AsSpan(((y + row) * preview.RowBytes) + (x * channels * sampleBytes)));
+            }
+        }
+        ImageEncoder.Encode(path, preview, header.Metadata, EncodeOptions.Default);
+        return (width, height);
+    }
+
+    // Grey blocks come with their channel three times.
+    private static PixelBuffer ToBuffer(BlockBatch batch, int block, int channels)
+    {
+        var buffer = new PixelBuffer(batch.Side, batch.Side, channels, batch.BitDepth);
+        ReadOnlySpan<ushort> samples = batch.Block(block);
+        Span<ushort> wide = MemoryMarshal.Cast<byte, ushort>(buffer.Data.AsSpan());
+        for (int i = 0; i < batch.Side * batch.Side; i++)
+        {
+            for (int c = 0; c < channels; c++)
+            {
+                if (batch.BitDepth == 8)
+                    buffer.Data[(i * channels) + c] = (byte)samples[(i * 3) + c];
+                else
+                    wide[(i * channels) + c] = samples[(i * 3) + c];
+            }
+        }
+        return buffer;
+    }
+}
