@@ -27,7 +27,7 @@ internal static class Application
             Json, Quiet, Verbose,
             RescaleCommands.Rescale(), RescaleCommands.Downscale(), RescaleCommands.Upscale(),
             ContainerCommands.Info(), ContainerCommands.Verify(), ContainerCommands.Extract(),
-            ImageCommands.Superresolve(), ImageCommands.Resize(), ImageCommands.Compare(),
+            ImageCommands.Resize(), ImageCommands.Compare(),
             ModelsCommand.Create(), DoctorCommand.Create(),
         };
         // "bbmr", not the path of the assembly, whatever started it.

@@ -1,0 +1,112 @@
+using System.Diagnostics;
+using System.Globalization;
+using BbmrCluster.Actors.Work;
+using BbmrCluster.Cli.CommandLine;
+using BbmrCluster.Cli.Output;
+using BbmrCluster.Imaging;
+using BbmrCluster.Rescaling;
+
+namespace BbmrCluster.Cli.Commands;
+
+/// <summary>--dry-run: what a run would do, from the headers of its inputs and a short trial of the networks.</summary>
+internal sealed class DryRun(Terminal terminal, JobValues values, JobKind kind)
+{
+    // Decoding, encoding, verifying: seconds per megapixel on an ordinary core.
+    private const double CodecSecondsPerMegapixel = 0.25;
+    private const int TrialBlocks = 16;
+
+    /// <summary>Shows the plan; writes nothing to the disk.</summary>
+    /// <param name="jobs">Jobs that would run.</param>
+    /// <param name="engines">For the trial.</param>
+    /// <param name="summary">Inputs refused so far.</param>
+    public int Show(IReadOnlyList<ImageJob> jobs, IEngineFactory engines, RunSummary summary)
+    {
+        double secondsPerBlock = jobs.Count == 0 ? 0 : TrySpeed(engines, jobs[0].Engine);
+        long blocks = 0, work = 0;
+        double seconds = 0;
+        int planned = 0, refused = summary.Count("failed");
+        foreach (ImageJob job in jobs)
+        {
+            try
+            {
+                (int width, int height, int sampleBytes, int colours, bool alpha) = SizeOf(job);
+                var grid = new BlockGrid(width, height);
+                long jobWork = WorkBytes(width, height, sampleBytes, colours, alpha);
+                double jobSeconds = (grid.Count * secondsPerBlock) + ((double)width * height / 1e6 * CodecSecondsPerMegapixel);
+                bool exists = File.Exists(job.Outputs.Report);
+                terminal.Json(new { input = job.DisplayName, state = "planned", code = (string?)null, error = (string?)null, width, height, blocks = grid.Count, work_bytes = jobWork, estimated_seconds = jobSeconds, report_exists = exists, outputs = OutputNaming.FilesOf(job.Outputs, kind) });
+                terminal.Result(string.Create(CultureInfo.InvariantCulture, $"{job.DisplayName}: {width}x{height}, {grid.Count} blocks, {Amounts.Text(jobWork)} of work space, about {Amounts.Text(TimeSpan.FromSeconds(jobSeconds))}{(exists ? ", results are there: skipped when nothing changed" : "")}"));
+                (blocks, seconds, planned) = (blocks + grid.Count, seconds + jobSeconds, planned + 1);
+                // Images come one after another; the largest decides.
+                work = Math.Max(work, jobWork);
+            }
+            catch (Exception e) when (e is ImageRefusedException or ContainerException or IOException or UnauthorizedAccessException)
+            {
+                refused++;
+                string reason = e switch { ImageRefusedException image => image.Reason, ContainerException container => container.Reason, _ => e.Message };
+                terminal.Json(new { input = job.DisplayName, state = "failed", code = "refused", error = reason });
+                terminal.Problem($"{job.DisplayName}: {reason}");
+            }
+        }
+        terminal.Json(new { summary = true, dry_run = true, planned, failed = refused, blocks, work_bytes = work, estimated_seconds = seconds, work_directory = Path.GetFullPath(values.WorkDirectory) });
+        terminal.Message(string.Create(CultureInfo.InvariantCulture, $"{planned} images, {blocks} blocks, at least {Amounts.Text(work)} of work space in {values.WorkDirectory}, about {Amounts.Text(TimeSpan.FromSeconds(seconds))}; nothing was written"));
+        return ExitCodes.Of(planned, refused);
+    }
+
+    private (int Width, int Height, int SampleBytes, int Colours, bool Alpha) SizeOf(ImageJob job)
+    {
+        if (kind == JobKind.Upscale)
+        {
+            using ContainerReader reader = ContainerReader.Open(job.Source, job.Limits);
+            return (reader.Header.Width, reader.Header.Height, reader.Header.BitDepth / 8, reader.Header.ColourChannels, reader.Header.Alpha != AlphaKind.None);
+        }
+        ImageInfo info = ImageFile.Probe(job.Source, job.Limits);
+        return (info.Width, info.Height, info.BitDepth / 8, info.ColourChannels, info.HasAlpha);
+    }
+
+    // Raw strips, finished rows, and two bands of 8 half-resolution feature rows (12 channels, float32) at each strip, twice
+    // where the uniform reconstruction is made too.
+    private long WorkBytes(int width, int height, int sampleBytes, int colours, bool alpha)
+    {
+        long pixels = (long)width * height, strips = (height + BlockGrid.DefaultBlockSize - 1) / BlockGrid.DefaultBlockSize;
+        long raw = pixels * (colours + (alpha ? 1 : 0)) * sampleBytes, rows = pixels * colours * sampleBytes;
+        long bands = strips * 2 * 8 * (width / 2) * 12 * sizeof(float);
+        return kind switch
+        {
+            JobKind.Downscale => raw + (raw / 8),
+            JobKind.Upscale => rows + bands,
+            _ => raw + rows + (2 * bands),
+        };
+    }
+
+    private double TrySpeed(IEngineFactory engines, EngineSettings settings)
+    {
+        using IEngine engine = engines.Create(settings);
+        var hr = new BlockBatch(TrialBlocks, BlockGrid.DefaultBlockSize, 8);
+        for (int i = 0; i < hr.Samples.Length; i++)
+            hr.Samples[i] = (ushort)((i * 7919) >> 5 & 255);
+        BlockExtent[] extents = [.. Enumerable.Repeat(new BlockExtent(BlockGrid.DefaultBlockSize, BlockGrid.DefaultBlockSize), TrialBlocks)];
+        byte[] middle = new byte[TrialBlocks];
+        middle.AsSpan().Fill((byte)settings.Scales.MiddleIndex);
+        BlockBatch lr = engine.Downscaler.Downscale(hr, settings.Scales.Middle);
+        BlockBatch[] byScale = [.. settings.Scales.Scales.Select(scale => scale == settings.Scales.Middle ? lr : new BlockBatch(0, BlockGrid.DefaultBlockSize / scale, 8))];
+        double perBlock = 0;
+        // The first pass warms up and is not counted.
+        for (int pass = 0; pass < 2; pass++)
+        {
+            perBlock = 0;
+            if (kind != JobKind.Upscale)
+                perBlock += Seconds(() => engine.Scorer.Score(hr, extents, settings.Scales));
+            if (kind != JobKind.Downscale)
+                perBlock += (kind == JobKind.Rescale ? 2 : 1) * Seconds(() => engine.Reconstructor.Reconstruct(new LrStrips(TrialBlocks, 1, settings.Scales, middle, byScale)));
+        }
+        return perBlock;
+
+        static double Seconds(Action action)
+        {
+            long start = Stopwatch.GetTimestamp();
+            action();
+            return Stopwatch.GetElapsedTime(start).TotalSeconds / TrialBlocks;
+        }
+    }
+}
