@@ -29,9 +29,9 @@ internal sealed class DryRun(Terminal terminal, JobValues values, JobKind kind)
         {
             try
             {
-                (int width, int height, int sampleBytes, int colours, bool alpha) = SizeOf(job);
+                (int width, int height, int bitDepth, int colours, bool alpha) = SizeOf(job);
                 var grid = new BlockGrid(width, height);
-                long jobWork = WorkBytes(width, height, sampleBytes, colours, alpha);
+                long jobWork = WorkSpace.Estimate(kind, job.Measure, grid, colours, alpha, bitDepth);
                 double jobSeconds = (grid.Count * secondsPerBlock) + ((double)width * height / 1e6 * CodecSecondsPerMegapixel);
                 bool exists = File.Exists(job.Outputs.Report);
                 terminal.Json(new { input = job.DisplayName, state = "planned", code = (string?)null, error = (string?)null, width, height, blocks = grid.Count, work_bytes = jobWork, estimated_seconds = jobSeconds, report_exists = exists, outputs = OutputNaming.FilesOf(job.Outputs, kind) });
@@ -53,30 +53,15 @@ internal sealed class DryRun(Terminal terminal, JobValues values, JobKind kind)
         return ExitCodes.Of(planned, refused);
     }
 
-    private (int Width, int Height, int SampleBytes, int Colours, bool Alpha) SizeOf(ImageJob job)
+    private (int Width, int Height, int BitDepth, int Colours, bool Alpha) SizeOf(ImageJob job)
     {
         if (kind == JobKind.Upscale)
         {
             using ContainerReader reader = ContainerReader.Open(job.Source, job.Limits);
-            return (reader.Header.Width, reader.Header.Height, reader.Header.BitDepth / 8, reader.Header.ColourChannels, reader.Header.Alpha != AlphaKind.None);
+            return (reader.Header.Width, reader.Header.Height, reader.Header.BitDepth, reader.Header.ColourChannels, reader.Header.Alpha != AlphaKind.None);
         }
         ImageInfo info = ImageFile.Probe(job.Source, job.Limits);
-        return (info.Width, info.Height, info.BitDepth / 8, info.ColourChannels, info.HasAlpha);
-    }
-
-    // Raw strips, finished rows, and two bands of 8 half-resolution feature rows (12 channels, float32) at each strip, twice
-    // where the uniform reconstruction is made too.
-    private long WorkBytes(int width, int height, int sampleBytes, int colours, bool alpha)
-    {
-        long pixels = (long)width * height, strips = (height + BlockGrid.DefaultBlockSize - 1) / BlockGrid.DefaultBlockSize;
-        long raw = pixels * (colours + (alpha ? 1 : 0)) * sampleBytes, rows = pixels * colours * sampleBytes;
-        long bands = strips * 2 * 8 * (width / 2) * 12 * sizeof(float);
-        return kind switch
-        {
-            JobKind.Downscale => raw + (raw / 8),
-            JobKind.Upscale => rows + bands,
-            _ => raw + rows + (2 * bands),
-        };
+        return (info.Width, info.Height, info.BitDepth, info.ColourChannels, info.HasAlpha);
     }
 
     private double TrySpeed(IEngineFactory engines, EngineSettings settings)
