@@ -27,8 +27,8 @@ internal static class Application
             Json, Quiet, Verbose,
             RescaleCommands.Rescale(), RescaleCommands.Downscale(), RescaleCommands.Upscale(),
             ContainerCommands.Info(), ContainerCommands.Verify(), ContainerCommands.Extract(),
-            ImageCommands.Resize(), ImageCommands.Compare(),
-            ModelsCommand.Create(), DoctorCommand.Create(),
+            ImageCommands.Superresolve(), ImageCommands.Resize(), ImageCommands.Compare(),
+            ModelsCommand.Create(), TrainCommand.Create(), DoctorCommand.Create(),
         };
         // "bbmr", not the path of the assembly, whatever started it.
         root.HelpName = "bbmr";

@@ -1,0 +1,58 @@
+using System.CommandLine;
+using System.Globalization;
+using BbmrCluster.Cli.CommandLine;
+using BbmrCluster.Networks;
+using BbmrCluster.Training;
+
+namespace BbmrCluster.Cli.Commands;
+
+/// <summary>bbmr train: follows a recipe and reports as it goes.</summary>
+internal static class TrainCommand
+{
+    /// <summary>Creates the command.</summary>
+    public static Command Create()
+    {
+        var recipeFile = new Argument<string>("RECIPE") { Description = "Training recipe (JSON)" };
+        var photos = new Option<string>("--photos") { Description = "Folder of photographs to train on", HelpName = "DIR", Required = true };
+        var validation = new Option<string?>("--validation") { Description = "Folder of images to validate on", HelpName = "DIR" };
+        var output = new Option<string>("--output", "-o") { Description = "Folder for weights, checkpoint and log", HelpName = "DIR", DefaultValueFactory = _ => "training" };
+        var resume = new Option<bool>("--resume") { Description = "Go on from the checkpoint in the output folder" };
+        var command = new BbmrCommand("train", "Trains a network by a recipe. Ctrl-C writes a checkpoint; --resume goes on from it.",
+            "bbmr train recipe.json --photos photographs --validation set5 -o training", "bbmr train recipe.json --photos photographs -o training --resume") { recipeFile, photos, validation, output, resume };
+        command.RunAsync(async (parsed, services) =>
+        {
+            NativeRuntime.Apply();
+            TrainingRecipe recipe = TrainingRecipe.Load(Files.Readable(parsed.GetRequiredValue(recipeFile)));
+            var paths = new TrainingPaths(parsed.GetRequiredValue(photos), parsed.GetValue(validation), parsed.GetValue(output)!);
+            foreach (string folder in new[] { paths.Photos, paths.Validation }.OfType<string>())
+            {
+                if (!Directory.Exists(folder))
+                    throw new UserErrorException($"{folder}: there is no such folder.");
+            }
+            CancellationToken stop = services.Interruption.Graceful();
+            try
+            {
+                TrainingProgress last = await Task.Run(() => Trainer.Run(recipe, paths, parsed.GetValue(resume), progress =>
+                {
+                    services.Terminal.Json(new { step = progress.Step, steps = recipe.Steps, seconds = progress.Seconds, learning_rate = progress.Rate, loss = progress.Loss, psnr_y = progress.PsnrY });
+                    services.Terminal.Result(Text(progress, recipe.Steps));
+                }, stop), CancellationToken.None);
+                services.Terminal.Message($"{Path.Combine(paths.Output, recipe.Name + ".safetensors")}: done after {Amounts.Text(TimeSpan.FromSeconds(last.Seconds))}");
+                return ExitCodes.Done;
+            }
+            catch (OperationCanceledException) when (services.Interruption.ExitCode is int code)
+            {
+                services.Terminal.Message("stopped; run the same command with --resume to go on");
+                return code;
+            }
+        });
+        return command;
+    }
+
+    private static string Text(TrainingProgress progress, int steps)
+    {
+        double left = progress.Step == 0 ? 0 : progress.Seconds / progress.Step * (steps - progress.Step);
+        string psnr = progress.PsnrY is { } value ? string.Create(CultureInfo.InvariantCulture, $", validation {value:0.000} dB") : "";
+        return string.Create(CultureInfo.InvariantCulture, $"step {progress.Step} of {steps}, loss {progress.Loss:0.00000}, rate {progress.Rate:0.0e+0}{psnr}, {Amounts.Text(TimeSpan.FromSeconds(progress.Seconds))}, about {Amounts.Text(TimeSpan.FromSeconds(left))} left");
+    }
+}
