@@ -2,6 +2,7 @@ using System.Globalization;
 using BbmrCluster.Cli.Output;
 using BbmrCluster.Imaging;
 using BbmrCluster.Networks;
+using BbmrCluster.Networks.Engine;
 using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Cli.Commands;

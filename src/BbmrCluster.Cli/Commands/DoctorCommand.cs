@@ -5,6 +5,7 @@ using BbmrCluster.Cli.CommandLine;
 using BbmrCluster.Cli.Output;
 using BbmrCluster.Imaging;
 using BbmrCluster.Networks;
+using BbmrCluster.Networks.Engine;
 using BbmrCluster.Node;
 using BbmrCluster.Rescaling;
 

@@ -6,6 +6,7 @@ using BbmrCluster.Cli.CommandLine;
 using BbmrCluster.Cli.Output;
 using BbmrCluster.Imaging;
 using BbmrCluster.Networks;
+using BbmrCluster.Networks.Engine;
 using BbmrCluster.Node;
 using BbmrCluster.Rescaling;
 
@@ -78,12 +79,13 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
         return jobs;
     }
 
-    // An upscale takes networks and scales from the container; the machine's own matters come from the command line.
+    // An upscale takes network and scales from the container; the machine's own matters come from the command line. The
+    // scorer has no part in it: bicubic needs no weights.
     private EngineSettings EngineOf(string container)
     {
         using ContainerReader reader = ContainerReader.Open(container, values.Limits);
         ContainerHeader header = reader.Header;
-        return values.Engine with { Network = header.Network, Scorer = header.Scorer, Downscaler = header.Downscaler, Scales = header.Scales };
+        return values.Engine with { Network = header.Network, Scorer = "bicubic", Downscaler = header.Downscaler, Scales = header.Scales };
     }
 
     private void PrepareOutput()
