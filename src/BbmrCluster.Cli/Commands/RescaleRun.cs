@@ -154,7 +154,7 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
     {
         ImageOutcome.Done done => ImageLine.Of(job.DisplayName, "done", JobReport.Parse(done.ReportJson), job.Outputs),
         ImageOutcome.Skipped skipped => ImageLine.Of(job.DisplayName, "skipped", JobReport.Parse(skipped.ReportJson), job.Outputs),
-        ImageOutcome.Failed failed => new ImageLine(job.DisplayName, "failed") { Code = failed.Code, Error = WithoutName(failed.Message, job) },
+        ImageOutcome.Failed failed => new ImageLine(job.DisplayName, "failed") { Code = failed.Code, Error = Failure.OneLine(WithoutName(failed.Message, job)) },
         _ => new ImageLine(job.DisplayName, "interrupted"),
     };
 

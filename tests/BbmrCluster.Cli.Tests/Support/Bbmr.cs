@@ -40,7 +40,7 @@ public sealed class Bbmr : IDisposable
     public bool HasExited => _process.HasExited;
 
     /// <summary>Runs to the end.</summary>
-    public static BbmrResult Run(string folder, params string[] arguments) => Run(folder, [], arguments);
+    public static BbmrResult Run(string folder, params string[] arguments) => Run(folder, new Dictionary<string, string>(StringComparer.Ordinal), arguments);
 
     /// <summary>Runs to the end with more environment variables.</summary>
     public static BbmrResult Run(string folder, IReadOnlyDictionary<string, string> environment, params string[] arguments)
