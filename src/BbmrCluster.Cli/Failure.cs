@@ -1,3 +1,4 @@
+using BbmrCluster.Actors.Work;
 using BbmrCluster.Imaging;
 using BbmrCluster.Rescaling;
 
@@ -23,11 +24,12 @@ internal sealed record Failure(string Message, bool Unexpected, int ExitCode)
         return e switch
         {
             UserErrorException user => new(user.Message, false, user.ExitCode),
-            ImageRefusedException or EngineUnavailableException or ContainerException or InvalidDataException => new(OneLine(e.Message), false, ExitCodes.Failed),
+            ImageRefusedException or EngineUnavailableException or ContainerException or WorkDirectoryException or InvalidDataException => new(OneLine(e.Message), false, ExitCodes.Failed),
             FileNotFoundException { FileName: { } file } when e is not BadImageFormatException && !file.Contains(", Version=", StringComparison.Ordinal) => new($"{file}: there is no such file.", false, ExitCodes.Failed),
             UnauthorizedAccessException or DirectoryNotFoundException => new(OneLine(e.Message), false, ExitCodes.Failed),
             DllNotFoundException or TypeInitializationException or BadImageFormatException =>
                 new($"a native library could not be loaded: {OneLine((e.InnerException ?? e).Message)} 'bbmr doctor' says more.", true, ExitCodes.Failed),
+            FormatException => new(OneLine(e.Message), false, ExitCodes.Failed),
             IOException => new(OneLine(e.Message), false, ExitCodes.Failed),
             _ => new($"unexpected error: {OneLine(e.Message)} ({e.GetType().Name}; -v shows the details)", true, ExitCodes.Failed),
         };

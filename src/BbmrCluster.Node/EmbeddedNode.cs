@@ -1,6 +1,4 @@
 using System.Runtime.CompilerServices;
-using Akka.Actor;
-using Akka.Hosting;
 using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Protocol;
@@ -36,7 +34,7 @@ public sealed class EmbeddedNode : IAsyncDisposable
     /// <param name="options">Options.</param>
     /// <param name="engines">Makes the engine on the device's own thread.</param>
     /// <exception cref="WorkDirectoryException">The work directory is in use or cannot be used.</exception>
-    /// <exception cref="ArgumentException">BBMR_FAULT_STOP_AT names no stage.</exception>
+    /// <exception cref="FormatException">BBMR_FAULT_STOP_AT names no stage.</exception>
     public static async Task<EmbeddedNode> StartAsync(EmbeddedNodeOptions options, IEngineFactory engines)
     {
         StandStill? fault = StandStill.FromEnvironment();

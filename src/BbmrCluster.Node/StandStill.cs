@@ -18,7 +18,7 @@ public sealed record StandStill(Stage Stage, int Lease, int Results)
     public const string Variable = "BBMR_FAULT_STOP_AT";
 
     /// <summary>Reads the variable; null when it is not set.</summary>
-    /// <exception cref="ArgumentException">It names no stage.</exception>
+    /// <exception cref="FormatException">It names no stage.</exception>
     public static StandStill? FromEnvironment()
     {
         if (Environment.GetEnvironmentVariable(Variable) is not { Length: > 0 } text)
@@ -29,7 +29,7 @@ public sealed record StandStill(Stage Stage, int Lease, int Results)
             && (parts.Length < 2 || (int.TryParse(parts[1], NumberStyles.None, CultureInfo.InvariantCulture, out lease) && lease > 0))
             && (parts.Length < 3 || int.TryParse(parts[2], NumberStyles.None, CultureInfo.InvariantCulture, out results))
             ? new StandStill(stage, lease, results)
-            : throw new ArgumentException($"{Variable}={text} does not name a stage such as score, score:2 or reconstruct:1:3.");
+            : throw new FormatException($"{Variable}={text} does not name a stage such as score, score:2 or reconstruct:1:3.");
     }
 }
 

@@ -75,6 +75,12 @@ public static class BbmrHosting
     /// <summary>Dispatchers, serializer (strict: unregistered types do not travel) and logging for every mode.</summary>
     public static AkkaConfigurationBuilder WithBbmrDefaults(this AkkaConfigurationBuilder builder) => builder
         .AddHocon(HoconFiles.Load("dispatchers"), HoconAddMode.Prepend)
+        // Through the host's logging; the loggers that Akka brings write to stdout, which belongs to results.
+        .ConfigureLoggers(loggers =>
+        {
+            loggers.ClearLoggers();
+            loggers.AddLoggerFactory();
+        })
         .WithCustomSerializer("bbmr", [typeof(IWireMessage)], system => new ProtocolSerializer(system));
 
     /// <summary>Journal in one SQLite file (write-ahead log, one writer) on a local disk, used by one process at a time.</summary>

@@ -50,7 +50,7 @@ internal static class ModelsCommand
         ModelEntry[] ready = [.. entries.Where(entry => entry.State is ModelState.Ready or ModelState.WithoutCard)];
         return ready.Length == 0
             ? throw new UserErrorException($"there are no weights in {catalog.Folder}")
-            : $"{string.Join(", ", ready.GroupBy(entry => entry.Network).Select(group => $"{group.Key} x{string.Join("/", group.Select(entry => entry.Scale))}"))} in {catalog.Folder}";
+            : $"{string.Join(", ", ready.GroupBy(entry => entry.Network, StringComparer.Ordinal).Select(group => $"{group.Key} x{string.Join("/", group.Select(entry => entry.Scale))}"))} in {catalog.Folder}";
     }
 
     private static void Show(ModelEntry entry, Terminal terminal)

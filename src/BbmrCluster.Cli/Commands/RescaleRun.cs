@@ -4,7 +4,6 @@ using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Work;
 using BbmrCluster.Cli.CommandLine;
 using BbmrCluster.Cli.Output;
-using BbmrCluster.Imaging;
 using BbmrCluster.Networks;
 using BbmrCluster.Networks.Engine;
 using BbmrCluster.Node;
@@ -112,7 +111,7 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
         await using CancellationTokenRegistration told = stop.Register(() => _terminal.Message("stopping (again to stop at once) ..."));
         var tracker = new ProgressTracker(jobs.Count + _summary.Total, _summary.Total);
         display.Show(tracker.Now);
-        await using EmbeddedNode node = await EmbeddedNode.StartAsync(new EmbeddedNodeOptions(values.WorkDirectory, values.MaxWork), engines);
+        await using EmbeddedNode node = await EmbeddedNode.StartAsync(new EmbeddedNodeOptions(values.WorkDirectory, values.MaxWork, _terminal.Detail), engines);
         await foreach (JobNotification notification in node.RunAsync(jobs, stop))
         {
             Handle(notification, tracker);

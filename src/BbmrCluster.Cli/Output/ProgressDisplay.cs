@@ -24,8 +24,8 @@ internal abstract class ProgressDisplay : IAsyncDisposable
     /// <summary>Takes the newest state; cheap, may be called often.</summary>
     public abstract void Show(RunProgress progress);
 
-    /// <inheritdoc/>
-    public virtual ValueTask DisposeAsync() => ValueTask.CompletedTask;
+    /// <summary>Ends the display.</summary>
+    public abstract ValueTask DisposeAsync();
 
     /// <summary>"12 of 340".</summary>
     protected static string CountOf(RunProgress p) => string.Create(CultureInfo.InvariantCulture, $"{p.Settled} of {p.Images}");
@@ -37,6 +37,8 @@ internal sealed class NoProgress : ProgressDisplay
     public override void Show(RunProgress progress)
     {
     }
+
+    public override ValueTask DisposeAsync() => ValueTask.CompletedTask;
 }
 
 /// <summary>
@@ -56,6 +58,8 @@ internal sealed class LineProgress(Terminal terminal) : ProgressDisplay
         string left = progress.Remaining is { } remaining ? $", about {Amounts.Text(remaining)} left" : "";
         terminal.Message(string.Create(CultureInfo.InvariantCulture, $"{100 * progress.Fraction:0} %, {CountOf(progress)} images settled, {progress.Activity}{left}"));
     }
+
+    public override ValueTask DisposeAsync() => ValueTask.CompletedTask;
 }
 
 /// <summary>A bar with percentage and time left, redrawn in place.</summary>
