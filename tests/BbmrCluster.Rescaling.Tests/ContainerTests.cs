@@ -140,6 +140,21 @@ public sealed class ContainerTests : IDisposable
     }
 
     [Fact]
+    public void A_strip_tells_its_parts()
+    {
+        ContainerSample sample = ContainerSample.Small();
+        for (int strip = 0; strip < 2; strip++)
+        {
+            IReadOnlyList<StripPart?> parts = StripPacker.PartsOf(sample.Strips[strip]);
+            Assert.Equal([.. sample.LrBlocks[strip].Select(batch => batch.Count > 0), strip == 1], parts.Select(part => part is not null));
+            // Prefix, four entries and the checksum.
+            Assert.Equal(sample.Strips[strip].Length - 16 - (4 * 8) - 16, parts.Sum(part => part?.Bytes ?? 0));
+            Assert.Equal(strip == 1, StripPacker.StoresAlpha(sample.Strips[strip]));
+        }
+        Assert.Throws<FormatException>(() => StripPacker.PartsOf(sample.Strips[0].AsMemory(0, 20)));
+    }
+
+    [Fact]
     public void The_psnr_of_a_quality_record_is_that_of_the_summed_error() =>
         Assert.Equal(10 * Math.Log10(255 * 255 * 800 / 1600.0), new RecordedQuality(QualityKind.Estimated, "x", [600, 1000]).Psnr(new BlockGrid(40, 20, 32)), 10);
 

@@ -16,6 +16,11 @@ public sealed record StripFormat(BlockGrid Grid, ScaleSet Scales, int BitDepth, 
 /// <param name="Alpha">RowsOf(strip) x Width, one channel; null when the image has none or it is opaque everywhere.</param>
 public sealed record UnpackedStrip(IReadOnlyList<BlockBatch> ByScale, PixelBuffer? Alpha);
 
+/// <summary>A coded part of a packed strip.</summary>
+/// <param name="Codec">Number of the coder, see <see cref="LosslessCodec.NameOf"/>.</param>
+/// <param name="Bytes">Coded bytes.</param>
+public sealed record StripPart(byte Codec, int Bytes);
+
 /// <summary>
 /// One strip of a container: an atlas of LR blocks per scale, losslessly coded, and alpha. Self-checking: its bytes hold
 /// its own number, length and checksum. Layout: docs/container-format.md. Thread-safe.
@@ -112,7 +117,12 @@ public static class StripPacker
 
     /// <summary>Whether a packed strip stores alpha. When no strip does, the header says <see cref="AlphaKind.Opaque"/> or <see cref="AlphaKind.None"/>.</summary>
     /// <exception cref="FormatException">Not a strip.</exception>
-    public static bool StoresAlpha(ReadOnlyMemory<byte> bytes) => !Disassemble(bytes)[^1].Bytes.IsEmpty;
+    public static bool StoresAlpha(ReadOnlyMemory<byte> bytes) => PartsOf(bytes)[^1] is not null;
+
+    /// <summary>Coder and bytes of a packed strip's parts: one per scale, finest first, then alpha; null where there is none.</summary>
+    /// <exception cref="FormatException">Not a strip.</exception>
+    public static IReadOnlyList<StripPart?> PartsOf(ReadOnlyMemory<byte> bytes) =>
+        [.. Disassemble(bytes).Select(part => part.Bytes.IsEmpty ? null : new StripPart(part.Codec, part.Bytes.Length))];
 
     /// <summary>What is wrong with a strip's own length, number and checksum; null when they hold.</summary>
     internal static string? Problem(ReadOnlySpan<byte> bytes, int strip)
