@@ -27,6 +27,9 @@ internal sealed class FinishStage(StageContext context)
     {
         if (_strips.Count != _facts.Grid.Strips)
             throw new InvalidOperationException($"A finish has {_strips.Count} of {_facts.Grid.Strips} strips.");
+        // A run that goes on days later must not give an old picture a new name. One that was deleted meanwhile has had its turn.
+        if (new FileInfo(_job.Source) is { Exists: true } source && !context.Busy(() => _facts.IsOf(source, context.Cancellation)))
+            throw IngestStage.Changed(_job);
         try
         {
             Measured? measured = _job.Reconstructs ? Reconstructed() : null;

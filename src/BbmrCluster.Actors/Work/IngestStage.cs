@@ -18,9 +18,10 @@ internal static class IngestStage
         ImageInfo info = ImageFile.Probe(job.Source, job.Limits);
         if (job.Kind == JobKind.Rescale && ImageEncoder.WhyNot(job.Outputs.Image!, info) is { } reason)
             throw Permanent(job, reason, "refused");
-        Facts(context, source, info.Width, info.Height, info.ColourChannels, info.HasAlpha, info.BitDepth, info.Format, info.Metadata, out ImageFacts facts);
+        ImageFacts facts = Facts(context, source, info, out bool isNew);
 
-        var known = context.Work.Strips.Where(strip => strip.Raw is not null).Select(strip => strip.Strip).ToHashSet();
+        // What was made of another file under the same name is void.
+        var known = isNew ? [] : context.Work.Strips.Where(strip => strip.Raw is not null).ToDictionary(strip => strip.Strip);
         if (known.Count < facts.Grid.Strips)
         {
             // A file that its codec cannot stream is decoded as a whole when it is opened.
@@ -30,7 +31,7 @@ internal static class IngestStage
             for (int strip = 0; reader.ReadNext() is { } raw; strip++)
             {
                 context.Cancellation.ThrowIfCancellationRequested();
-                context.Report(known.Contains(strip) ? new Working() : new StripIngested(Of(context, strip) with { Raw = context.Write("raw", strip, raw.Data) }));
+                context.Report(known.ContainsKey(strip) ? new Working() : new StripIngested(new StripBlobs(strip, Raw: context.Write("raw", strip, raw.Data))));
             }
         }
         RequireUnchanged(job, source);
@@ -47,20 +48,17 @@ internal static class IngestStage
         var info = new ImageInfo(header.Width, header.Height, header.ColourChannels, header.Alpha != AlphaKind.None, header.BitDepth, header.Source.Format, header.Metadata);
         if (ImageEncoder.WhyNot(job.Outputs.Image!, info) is { } reason)
             throw Permanent(job, reason, "refused");
-        Facts(context, source, info.Width, info.Height, info.ColourChannels, info.HasAlpha, info.BitDepth, info.Format, info.Metadata, out _);
+        Facts(context, source, info, out bool isNew);
         context.Report(new ScalesRead(reader.ScaleIndex));
-        var known = context.Work.Strips.Where(strip => strip.Packed is not null).Select(strip => strip.Strip).ToHashSet();
+        var known = isNew ? [] : context.Work.Strips.Where(strip => strip.Packed is not null).ToDictionary(strip => strip.Strip);
         for (int strip = 0; strip < reader.StripCount; strip++)
         {
             context.Cancellation.ThrowIfCancellationRequested();
-            if (!known.Contains(strip))
-                context.Report(new StripIngested(Of(context, strip) with { Packed = context.Write("packed", strip, reader.ReadStrip(strip)) }));
+            if (!known.ContainsKey(strip))
+                context.Report(new StripIngested(new StripBlobs(strip, Packed: context.Write("packed", strip, reader.ReadStrip(strip)))));
         }
         RequireUnchanged(job, source);
     }
-
-    private static StripBlobs Of(StageContext context, int strip) =>
-        context.Work.Strips.FirstOrDefault(known => known.Strip == strip) ?? new StripBlobs(strip);
 
     // Null when there is nothing to do.
     private static FileInfo? Begin(StageContext context)
@@ -77,29 +75,28 @@ internal static class IngestStage
         return source;
     }
 
-    // Journaled facts stay as they are; the file must still be the one they describe.
-    private static void Facts(StageContext context, FileInfo source, int width, int height, int colours, bool hasAlpha, int bitDepth, string format,
-        ImageMetadata metadata, out ImageFacts facts)
+    // Journaled facts stay as they are as long as the file is the one they describe.
+    private static ImageFacts Facts(StageContext context, FileInfo source, ImageInfo info, out bool isNew)
     {
         ImageJob job = context.Job;
-        byte[]? carried = metadata == ImageMetadata.None ? null : MetadataCodec.Encode(metadata);
-        if (context.Work.Facts is { } known)
+        ImageFacts? known = context.Work.Facts;
+        isNew = known is null || !known.IsOf(source, context.Cancellation);
+        ImageFacts facts = isNew
+            ? new ImageFacts(info.Width, info.Height, info.ColourChannels, info.HasAlpha, info.BitDepth, info.Format, source.Length, source.LastWriteTimeUtc,
+                context.Busy(() => FileSystem.Sha256(job.Source, context.Cancellation)), null)
+            : known!;
+        if (isNew)
         {
-            if (source.Length != known.SourceBytes || known.Width != width || known.Height != height
-                || (source.LastWriteTimeUtc != known.SourceModified && FileSystem.Sha256(job.Source, context.Cancellation) != known.SourceSha256))
-                throw Changed(job);
-            // The metadata blob may be what was lost: the report says that it is there again.
-            facts = known with { Metadata = carried is null ? null : context.Blobs.Write(job.Id, "metadata", context.Work.Attempt, carried) };
-            context.Report(new ImageProbed(facts));
-            return;
+            RequireRoom(context, facts);
+            PrepareFolders(job, context.Work.Attempt);
         }
-        facts = new ImageFacts(width, height, colours, hasAlpha, bitDepth, format, source.Length, source.LastWriteTimeUtc,
-            context.Busy(() => FileSystem.Sha256(job.Source, context.Cancellation)), null);
-        RequireRoom(context, facts);
-        PrepareFolders(job, context.Work.Attempt);
-        if (carried is not null)
-            facts = facts with { Metadata = context.Blobs.Write(job.Id, "metadata", context.Work.Attempt, carried) };
+        // Reported again for known facts too: the metadata blob may be what was lost.
+        facts = facts with
+        {
+            Metadata = info.Metadata == ImageMetadata.None ? null : context.Blobs.Write(job.Id, "metadata", context.Work.Attempt, MetadataCodec.Encode(info.Metadata)),
+        };
         context.Report(new ImageProbed(facts));
+        return facts;
     }
 
     private static void RequireRoom(StageContext context, ImageFacts facts)
@@ -151,7 +148,8 @@ internal static class IngestStage
             throw Changed(job);
     }
 
-    private static StageFailedException Changed(ImageJob job) => Permanent(job, "the file changed while it was worked on; run the same command again", "source_changed");
+    /// <summary>The file is not the one that the work began with.</summary>
+    public static StageFailedException Changed(ImageJob job) => Permanent(job, "the file changed while it was worked on; run the same command again", "source_changed");
 
     private static StageFailedException Permanent(ImageJob job, string reason, string code) =>
         new(FailureClass.Permanent, $"{job.DisplayName}: {reason}") { Code = code };

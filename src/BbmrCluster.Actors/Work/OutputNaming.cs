@@ -1,7 +1,4 @@
-using System.Globalization;
-using System.Security.Cryptography;
 using System.Text;
-using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Actors.Work;
 
@@ -20,7 +17,7 @@ public sealed record RefusedInput(string DisplayName, string Reason, string Code
 /// <summary>What a command will work on, in the order in which it will.</summary>
 public sealed record OutputPlan(IReadOnlyList<PlannedImage> Images, IReadOnlyList<RefusedInput> Refused);
 
-/// <summary>Names of outputs and identity of images. Deterministic: the same folder gives the same plan in the same order.</summary>
+/// <summary>Names of outputs. Deterministic: the same folder gives the same plan in the same order.</summary>
 public static class OutputNaming
 {
     private const string ContainerExtension = ".bbmr", PictureSuffix = ".allocation.png", ReportSuffix = ".report.json", UpscaleReportSuffix = ".upscale.report.json";
@@ -93,26 +90,6 @@ public static class OutputNaming
         if (kind != JobKind.Upscale && outputs.AllocationPicture is { } picture)
             yield return picture;
         yield return outputs.Report;
-    }
-
-    /// <summary>
-    /// Identity of one image of a job: the same command on the same unchanged file gives the same one, so that it finds the
-    /// journal of a run before; a changed file, other outputs, parameters or weights give another.
-    /// </summary>
-    /// <exception cref="IOException">The source cannot be looked at.</exception>
-    public static ImageId IdOf(JobKind kind, string source, OutputPaths outputs, EngineSettings engine, IReadOnlyDictionary<string, string> weightHashes,
-        string allocator, int rate, bool measure)
-    {
-        var file = new FileInfo(source);
-        string[] parts =
-        [
-            "1", kind.ToString(), source, file.Length.ToString(CultureInfo.InvariantCulture), file.LastWriteTimeUtc.Ticks.ToString(CultureInfo.InvariantCulture),
-            .. FilesOf(outputs, kind), engine.Network, engine.Scorer, engine.Downscaler, engine.Scales.ToString(), engine.Precision, engine.Device,
-            engine.Threads.ToString(CultureInfo.InvariantCulture), engine.MaxBatch.ToString(CultureInfo.InvariantCulture),
-            allocator, rate.ToString(CultureInfo.InvariantCulture), measure ? "measure" : "",
-            .. weightHashes.OrderBy(pair => pair.Key, StringComparer.Ordinal).SelectMany(pair => new[] { pair.Key, pair.Value }),
-        ];
-        return new ImageId("i" + Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(string.Join('\0', parts))))[..24]);
     }
 
     private static OutputPaths Outputs(Input input, string folder, string stem, JobKind kind, string imageExtension)

@@ -114,6 +114,10 @@ public sealed record ImageFacts(int Width, int Height, int ColourChannels, bool 
 {
     /// <summary>The block grid.</summary>
     public BlockGrid Grid => new(Width, Height);
+
+    /// <summary>Whether a file is the one that these facts describe: a touched one counts as the same when its bytes are.</summary>
+    internal bool IsOf(FileInfo source, CancellationToken cancellation) =>
+        source.Length == SourceBytes && (source.LastWriteTimeUtc == SourceModified || FileSystem.Sha256(source.FullName, cancellation) == SourceSha256);
 }
 
 /// <summary>Blobs of one strip that exist so far.</summary>

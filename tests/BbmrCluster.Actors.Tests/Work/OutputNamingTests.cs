@@ -1,5 +1,4 @@
 using BbmrCluster.Actors.Work;
-using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Actors.Tests.Work;
 
@@ -136,24 +135,6 @@ public sealed class OutputNamingTests : IDisposable
         PlannedImage image = Plan([In("in")], kind: JobKind.Upscale).Images.Single();
         Assert.Equal(new OutputPaths(In("in/a.bbmr"), In("out/a.png"), null, In("out/a.upscale.report.json")), image.Outputs);
         Assert.Equal([In("out/a.png"), In("out/a.upscale.report.json")], OutputNaming.FilesOf(image.Outputs, JobKind.Upscale));
-    }
-
-    [Fact]
-    public void Identity_follows_source_outputs_parameters_and_weights()
-    {
-        string a = File_("a.jpg");
-        OutputPaths outputs = Plan([a]).Images.Single().Outputs;
-        var weights = new Dictionary<string, string> { ["w"] = "1" };
-        ImageId Id(JobKind kind = JobKind.Rescale, int rate = 4, string allocator = "sse", EngineSettings? engine = null, Dictionary<string, string>? hashes = null) =>
-            OutputNaming.IdOf(kind, a, outputs, engine ?? EngineSettings.Default, hashes ?? weights, allocator, rate, measure: false);
-
-        ImageId first = Id();
-        Assert.Equal(first, Id());
-        ImageId[] others = [Id(JobKind.Downscale), Id(rate: 2), Id(allocator: "paper"), Id(engine: EngineSettings.Default with { Threads = 1 }), Id(hashes: new() { ["w"] = "2" })];
-        Assert.DoesNotContain(first, others);
-        Assert.Equal(others.Length, others.Distinct().Count());
-        File.WriteAllText(a, "changed");
-        Assert.NotEqual(first, Id());
     }
 
     internal static JobReport Report(params string[] outputs) => new()

@@ -113,7 +113,7 @@ public sealed class OutputSafetyTests
     }
 
     [Fact]
-    public void A_resumed_ingest_writes_only_what_is_missing_and_a_changed_source_is_noticed()
+    public void A_resumed_ingest_writes_only_what_is_missing()
     {
         using var bench = new Bench();
         string source = bench.Picture("in.png", 200, 500);
@@ -133,10 +133,31 @@ public sealed class OutputSafetyTests
 
         driver.Strips.Remove(2);
         File.SetLastWriteTimeUtc(source, DateTime.UtcNow.AddDays(-1));
+        driver.Reports.Clear();
         driver.Ingest();
+        Assert.Single(driver.Reports.OfType<StripIngested>());
+    }
+
+    [Fact]
+    public void A_source_that_changed_between_runs_is_ingested_anew_and_one_that_changed_since_stops_the_finish()
+    {
+        using var bench = new Bench();
+        string source = bench.Picture("in.png", 200, 500);
+        SequentialDriver driver = bench.Driver(bench.Job(source));
+        driver.Ingest();
+        ImageFacts before = driver.Facts!;
         File.Delete(source);
-        bench.Picture("in.png", 200, 499);
-        Refusal(driver.Ingest, FailureClass.Permanent, "source_changed");
+        bench.Picture("in.png", 200, 400);
+        driver.Reports.Clear();
+        driver.Ingest();
+        Assert.NotEqual(before.SourceSha256, driver.Facts!.SourceSha256);
+        Assert.Equal(driver.Facts.Grid.Strips, driver.Reports.OfType<StripIngested>().Count());
+
+        driver = Reconstructed(bench, driver.Job);
+        File.Delete(source);
+        bench.Picture("in.png", 200, 401);
+        Refusal(() => driver.Lease(Stage.Finish), FailureClass.Permanent, "source_changed");
+        Assert.Empty(Directory.GetFileSystemEntries(bench.Out));
     }
 
     [Fact]
