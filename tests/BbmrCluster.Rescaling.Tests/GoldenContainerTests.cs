@@ -37,6 +37,10 @@ public sealed class GoldenContainerTests : IDisposable
     }
 
     [Fact]
+    public void The_checksum_is_the_published_xxh3_128() =>
+        Assert.Equal("99AA06D3014798D86001C324468D497F", Convert.ToHexString(ContainerLayout.Checksum([])));
+
+    [Fact]
     public void Numbers_lie_where_the_format_document_says()
     {
         byte[] bytes = File.ReadAllBytes(Golden);
