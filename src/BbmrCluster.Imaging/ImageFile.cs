@@ -74,8 +74,8 @@ public static class ImageFile
     internal static string FirstLine(VipsException exception)
     {
         // "unable to call pngload\nVipsForeignLoad: reason\nreason again": the lines after the first say why.
-        string[] lines = [.. exception.Message.Split('\n', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries).Where(l => !l.StartsWith("unable to call", StringComparison.Ordinal))];
-        string line = lines.Length > 0 ? lines[0] : "no reason given";
+        string[] lines = [.. exception.Message.Split('\n', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries).Where(l => !l.StartsWith("unable to ", StringComparison.Ordinal))];
+        string line = lines.Length > 0 ? lines[0] : "it ends early or is damaged";
         int colon = line.IndexOf(": ", StringComparison.Ordinal);
         return (colon > 0 && colon < line.Length - 2 ? line[(colon + 2)..] : line).TrimEnd('.');
     }

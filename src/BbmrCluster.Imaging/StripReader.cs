@@ -5,6 +5,7 @@ namespace BbmrCluster.Imaging;
 /// <summary>
 /// Decodes an image once, from the top, strip by strip, in memory that does not grow with its height. Values come as
 /// stored: no colour conversion, no rotation, palettes expanded, bits below 8 scaled to 8, alpha as the last channel.
+/// Whatever damage the codec can notice is an error (JPEG and WebP have no checksum: a flipped bit may pass as a picture).
 /// Images that their codec cannot stream (progressive JPEG, interlaced PNG, WebP, HEIF) are decoded into a raw file
 /// under the temporary directory first. Not thread-safe, but each call may come from another thread.
 /// </summary>
@@ -36,8 +37,8 @@ public sealed class StripReader : IDisposable
     public static StripReader Open(string path, ImageLimits limits, int stripHeight, string temporaryDirectory)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(stripHeight, 1);
-        Image image = ImageFile.Open(path, limits, Enums.FailOn.Warning, out ImageInfo info);
-        StripReader reader = new(path, limits, stripHeight, image, info);
+        StripReader reader = OpenStrictly(path, limits, stripHeight);
+        (Image image, ImageInfo info) = (reader._image!, reader.Info);
         try
         {
             if (info.Format is "webp" or "heif" || ImageFile.Number(image, "jpeg-multiscan", 0) != 0 || ImageFile.Number(image, "interlaced", 0) != 0)
@@ -82,6 +83,33 @@ public sealed class StripReader : IDisposable
         _raw = null;
     }
 
+    /// <summary>
+    /// Damage inside a JPEG is a warning of its codec, and so are a few oddities that real cameras write. We stop at
+    /// every warning, and when it was such an oddity begin again from the top without that. The other codecs have errors
+    /// for damage and warn of trifles.
+    /// </summary>
+    private static StripReader OpenStrictly(string path, ImageLimits limits, int stripHeight)
+    {
+        Image image = ImageFile.Open(path, limits, Enums.FailOn.Error, out ImageInfo info);
+        if (info.Format != "jpeg")
+            return new StripReader(path, limits, stripHeight, image, info) { _tolerant = true };
+        try
+        {
+            Image strict = ImageFile.Open(path, limits, Enums.FailOn.Warning, out info);
+            image.Dispose();
+            return new StripReader(path, limits, stripHeight, strict, info);
+        }
+        catch (ImageRefusedException e) when (e.InnerException is VipsException inner && IsHarmless(inner))
+        {
+            return new StripReader(path, limits, stripHeight, image, info) { _tolerant = true };
+        }
+        catch
+        {
+            image.Dispose();
+            throw;
+        }
+    }
+
     private PixelBuffer Decode(int rows)
     {
         ObjectDisposedException.ThrowIf(_image is null, this);
@@ -102,15 +130,11 @@ public sealed class StripReader : IDisposable
         }
     }
 
-    /// <summary>
-    /// Damage inside a JPEG is a warning of its codec, and so are a few oddities that real cameras write. We stop at
-    /// every warning, and when it was such an oddity begin again from the top without that.
-    /// </summary>
+    /// <summary>Whether a message does not speak of damaged pixel data. A real error comes again in the second reading.</summary>
     private static bool IsHarmless(VipsException e) =>
         e.Message.Contains("extraneous bytes before marker", StringComparison.Ordinal)
-        || e.Message.Contains("Unknown Adobe color transform", StringComparison.Ordinal)
-        || e.Message.Contains("Unrecognized component IDs", StringComparison.Ordinal)
-        || e.Message.Contains("Inconsistent progression sequence", StringComparison.Ordinal);
+        || e.Message.Contains("bad ICC marker", StringComparison.Ordinal)
+        || !(e.Message.Contains("Corrupt JPEG data", StringComparison.Ordinal) || e.Message.Contains("Premature end", StringComparison.OrdinalIgnoreCase));
 
     private void Reopen()
     {

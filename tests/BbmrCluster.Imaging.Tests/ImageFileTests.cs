@@ -199,7 +199,7 @@ public sealed class ImageFileTests : IDisposable
         byte[] bytes = File.ReadAllBytes(Sample(extension));
         string path = _folder.File("cut." + extension);
         File.WriteAllBytes(path, bytes[..(int)(bytes.Length * part)]);
-        Refused(path, "");
+        Refused(path, "(");
     }
 
     [Theory]
@@ -241,6 +241,18 @@ public sealed class ImageFileTests : IDisposable
         // Two stray bytes after the last scan, before the end marker, as some cameras leave them.
         File.WriteAllBytes(path, [.. bytes[..^2], 0, 0, .. bytes[^2..]]);
         Assert.Equal(expected.Data, ImageFile.Load(path, ImageLimits.Default, _folder.Path).Data);
+        // And two before the second marker of the header, whose first one (JFIF) has 18 bytes.
+        File.WriteAllBytes(path, [.. bytes[..20], 0, 0, .. bytes[20..]]);
+        Assert.Equal(expected.Data, ImageFile.Load(path, ImageLimits.Default, _folder.Path).Data);
+    }
+
+    [Fact]
+    public void Trifles_that_a_codec_warns_of_do_not_stop_it()
+    {
+        byte[] png = File.ReadAllBytes(Sample("png"));
+        byte[] gamma = Chunk("gAMA", [0, 0, 0xB1, 0x8F]);
+        string path = Write("twice.png", [.. png[..33], .. gamma, .. gamma, .. png[33..]]);
+        Assert.Equal(ImageFile.Load(Sample("png"), ImageLimits.Default, _folder.Path).Data, ImageFile.Load(path, ImageLimits.Default, _folder.Path).Data);
     }
 
     [Fact]
