@@ -13,7 +13,7 @@ public static class FileSystem
     private static readonly HashSet<string> NetworkFormats = new(StringComparer.OrdinalIgnoreCase)
     {
         "nfs", "nfs4", "nfsd", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "ceph", "lustre", "glusterfs", "gpfs", "beegfs",
-        "coda", "codafs", "ncp", "ncpfs", "ocfs2", "gfs", "gfs2", "vboxsf", "davfs", "novell", "kafs", "acfs", "panfs",
+        "coda", "codafs", "ncp", "ncpfs", "ocfs2", "gfs", "gfs2", "vboxsf", "vboxfs", "vmhgfs", "fhgfs", "davfs", "novell", "kafs", "acfs", "panfs",
         "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone", "fuse.davfs",
     };
 
@@ -23,12 +23,11 @@ public static class FileSystem
     /// <summary>Bytes free for this user on the file system that holds a path (which need not exist yet).</summary>
     public static long FreeBytes(string path) => Drive(path).AvailableFreeSpace;
 
-    /// <summary>Name of the network file system that holds a path, or null when it is a local one.</summary>
-    public static string? NetworkFormat(string path)
-    {
-        DriveInfo drive = Drive(path);
-        return NetworkFormats.Contains(drive.DriveFormat) ? drive.DriveFormat : null;
-    }
+    /// <summary>Name of the file system that holds a path (which need not exist yet), e.g. "ext4".</summary>
+    public static string Format(string path) => Drive(path).DriveFormat;
+
+    /// <summary>Whether a file system of this name lies on other machines.</summary>
+    public static bool IsNetwork(string format) => NetworkFormats.Contains(format);
 
     /// <summary>Whether two paths lead to one file, through symbolic or hard links too. False when either is missing.</summary>
     public static bool IsSameFile(string a, string b) =>

@@ -39,7 +39,7 @@ public sealed class WorkDirectory : IDisposable
     public static WorkDirectory Open(string path, bool allowNetwork = false)
     {
         string root = Path.GetFullPath(path);
-        if (!allowNetwork && FileSystem.NetworkFormat(root) is { } network)
+        if (!allowNetwork && FileSystem.Format(root) is var network && FileSystem.IsNetwork(network))
             throw new WorkDirectoryException($"the work directory {root} lies on a network file system ({network}), where locks and the journal are not safe; name a local one with --work-dir");
         try
         {

@@ -73,4 +73,25 @@ public sealed class WorkDirectoryTests : IDisposable
         File.WriteAllText(Path.Combine(_root, "file"), "");
         Assert.Throws<WorkDirectoryException>(() => WorkDirectory.Open(Path.Combine(_root, "file")));
     }
+
+    [Theory]
+    [InlineData("nfs", true)]
+    [InlineData("nfs4", true)]
+    [InlineData("CIFS", true)]
+    [InlineData("fuse.sshfs", true)]
+    [InlineData("ext4", false)]
+    [InlineData("tmpfs", false)]
+    [InlineData("overlay", false)]
+    public void Network_file_systems_are_known_by_name(string format, bool network) => Assert.Equal(network, FileSystem.IsNetwork(format));
+
+    [SmallDiskFact]
+    public void A_file_system_is_asked_for_at_the_place_itself_even_when_it_is_not_there_yet()
+    {
+        using var disk = new SmallDisk(_root, 1 << 20);
+        string inside = Path.Combine(disk.Path, "not", "there", "yet");
+        Assert.Equal("tmpfs", FileSystem.Format(inside));
+        Assert.InRange(FileSystem.FreeBytes(inside), 1, 1 << 20);
+        WorkDirectory.Open(inside).Close(unfinished: false);
+        Assert.False(Directory.Exists(inside));
+    }
 }
