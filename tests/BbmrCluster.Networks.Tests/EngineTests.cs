@@ -1,6 +1,7 @@
 using BbmrCluster.Imaging;
 using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.Engine;
+using BbmrCluster.Networks.JointSr;
 using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 using BbmrCluster.Rescaling;
@@ -125,6 +126,38 @@ public sealed class EngineTests : IDisposable
         // Deblock and final convolution are the identity: nothing changes at the border.
         Assert.Equal([.. strips[0].Rows[^(8 * 256 * 3)..], .. strips[1].Rows[..(8 * 256 * 3)]], border);
         Assert.Throws<ArgumentException>(() => engine.Reconstructor.JoinBorder(strips[0].Bottom, strips[1].Top with { Rows = 7 }, 8));
+    }
+
+    [Fact]
+    public void Strips_and_joined_borders_are_the_rows_of_the_whole_image_when_the_joint_part_is_trained()
+    {
+        // Values that are far from the warm start, so that seams and borders matter.
+        IReadOnlyDictionary<string, TensorData> joint = ReferenceNumbers.Weights(JointSrParameters.Shapes([2, 4, 8], 64));
+        using var runner = new BatchRunner(2, () => NativeRuntime.SetThreads(1));
+        using var networks = new NetworkSet(new ModelCatalog(_models.Root), "omnisr-light", ScalarType.Float32, CPU);
+        using var reconstructor = new JointReconstructor("omnisr-light", networks, ScaleSet.Default, runner, CPU, _ => 4, joint, skipIdentity: true);
+        const int columns = 2, count = 3, rowLength = columns * 128 * 3, border = 8;
+        LrStrips lr = Strips(columns, count);
+        IReadOnlyList<ReconstructedStrip> strips = reconstructor.Reconstruct(lr);
+        ushort[] rows = [.. strips.SelectMany(strip => strip.Rows)], unjoined = [.. rows];
+        for (int i = 1; i < count; i++)
+            reconstructor.JoinBorder(strips[i - 1].Bottom, strips[i].Top, 8).CopyTo(rows, ((i * 128) - border) * rowLength);
+
+        NativeRuntime.SetThreads(1);
+        using var scope = NewDisposeScope();
+        using var noGradient = no_grad();
+        using var parameters = new ParameterSet(JointSrParameters.Shapes([2, 4, 8], 64), joint, "joint");
+        var head = new JointSrHead([2, 4, 8], parameters);
+        var taken = new int[3];
+        Tensor[] blocks = [.. lr.ScaleIndex.Select(s => head.Tail(networks.At(2 << s, 0).Features(Samples.ToMap(lr.ByScale[s], taken[s]++, 1, CPU)), 2 << s))];
+        Tensor map = cat([.. blocks.Chunk(columns).Select(strip => cat(strip, 2))], 1).contiguous();
+        var whole = new ushort[rows.Length];
+        Samples.ToSamples(Samples.Values(head.Image(map, [64, 128], [64])), 255, whole);
+
+        // Another batch size moves the float32 sums by 5e-7, so a value on the edge of rounding may fall to the other side.
+        Assert.Equal(whole.Length, whole.Zip(rows).Count(pair => Math.Abs(pair.First - pair.Second) <= 1));
+        Assert.InRange(whole.Zip(rows).Count(pair => pair.First != pair.Second), 0, whole.Length / 1000);
+        Assert.True(whole.Zip(unjoined).Count(pair => Math.Abs(pair.First - pair.Second) > 1) > 1000, "without joining, the borders would differ");
     }
 
     [Fact]
