@@ -75,6 +75,7 @@ public static class BbmrHosting
     /// <summary>Dispatchers, serializer (strict: unregistered types do not travel) and logging for every mode.</summary>
     public static AkkaConfigurationBuilder WithBbmrDefaults(this AkkaConfigurationBuilder builder) => builder
         .AddHocon(HoconFiles.Load("dispatchers"), HoconAddMode.Prepend)
+        .WithStrictSerialization()
         // Through the host's logging; the loggers that Akka brings write to stdout, which belongs to results.
         .ConfigureLoggers(loggers =>
         {

@@ -162,6 +162,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         _stopping = null;
         _lastCounted = Now;
         _book.Clear();
+        DropLeases(_ => true);
         Enqueue(state => state.DecideOpen(command.Run, command.Priority, command.Job), () =>
         {
             foreach (var (archive, _) in _watchers.Values)
@@ -176,7 +177,12 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     {
         ForgetBlocks();
         _onlyCurrent = LastSequenceNr > 1;
-        foreach (var lease in _book.InFlight.Where(lease => lease.Range.Stage != Stage.Ingest).ToList())
+        DropLeases(lease => lease.Range.Stage != Stage.Ingest);
+    }
+
+    private void DropLeases(Func<Lease, bool> which)
+    {
+        foreach (var lease in _book.InFlight.Where(which).ToList())
         {
             Cancel(lease);
             _book.End(lease.Id);
@@ -392,8 +398,9 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
             default:
                 Enqueue(_ => [], () =>
                 {
-                    _book.End(lease.Id);
-                    if (State.InProgress && !_book.Retry(lease, failure, State.Facts?.Grid.Columns ?? 1, Now))
+                    if (!State.InProgress || _book.Retry(lease, failure, State.Facts?.Grid.Columns ?? 1, Now))
+                        _book.End(lease.Id);
+                    else
                         GiveUp(lease, code ?? "failed", message);
                 });
                 break;

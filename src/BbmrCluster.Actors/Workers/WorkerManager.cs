@@ -1,3 +1,4 @@
+using Akka;
 using Akka.Actor;
 using Akka.Event;
 using BbmrCluster.Actors.Hosting;
@@ -24,6 +25,7 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
     private readonly Dictionary<(ImageId Image, LeaseId Lease), LeaseFacts.ILeaseEnd> _unacknowledged = [];
     private readonly Dictionary<ImageId, int> _asked = [];
     private readonly HashSet<ImageId> _dry = [];
+    private readonly CancellationToken _shutdown;
     private IReadOnlyList<ImageId> _assigned = [];
 
     public WorkerManager(WorkerId id, IActorRef broker, IActorRef images, IReadOnlyList<DeviceSlot> slots, CoordinationSettings settings)
@@ -67,6 +69,14 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         Receive<Tick>(_ => Repeat());
         foreach (var device in _devices)
             Context.Watch(device);
+        // A device that works hears no message, and its thread must not hold up the end of the process.
+        var shutdown = new CancellationTokenSource();
+        _shutdown = shutdown.Token;
+        CoordinatedShutdown.Get(Context.System).AddTask(CoordinatedShutdown.PhaseBeforeServiceUnbind, "cancel-leases", async () =>
+        {
+            await shutdown.CancelAsync();
+            return Done.Instance;
+        });
         Timers!.StartPeriodicTimer("tick", Tick.Instance, settings.ReminderInterval);
     }
 
@@ -76,13 +86,6 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         Akka.Actor.Props.Create(() => new WorkerManager(id, broker, images, slots, settings));
 
     protected override void PreStart() => _broker.Tell(new BrokerFacts.WorkerPresent(_id, _devices.Count));
-
-    /// <summary>Devices must not go on with work that nobody waits for.</summary>
-    protected override void PostStop()
-    {
-        foreach (var held in _held.Values)
-            held.Cancellation.Cancel();
-    }
 
     private void Ask()
     {
@@ -106,7 +109,7 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         else
             _asked.Remove(granted.ImageId);
         int device = Enumerable.Range(0, _devices.Count).MinBy(i => _held.Values.Count(held => held.Device == i));
-        var held = new Held(device);
+        var held = new Held(device, CancellationTokenSource.CreateLinkedTokenSource(_shutdown));
         if (!_held.TryAdd((granted.ImageId, granted.Lease), held))
             return;
         _devices[device].Tell(new DeviceMessages.RunLease(granted.ImageId, granted.Lease, granted.Work, held.Cancellation.Token));
@@ -135,10 +138,8 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         Ask();
     }
 
-    private sealed record Held(int Device)
+    private sealed record Held(int Device, CancellationTokenSource Cancellation)
     {
-        public CancellationTokenSource Cancellation { get; } = new();
-
         public bool Started { get; set; }
     }
 

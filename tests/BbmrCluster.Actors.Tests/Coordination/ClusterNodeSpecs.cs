@@ -1,0 +1,33 @@
+using BbmrCluster.Actors.Hosting;
+using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Work;
+
+namespace BbmrCluster.Actors.Tests.Coordination;
+
+/// <summary>The same registrations on a real cluster node that joined itself.</summary>
+[Collection("nodes")]
+public sealed class ClusterNodeSpecs
+{
+    [Fact]
+    public async Task A_self_joined_cluster_node_gives_the_outcomes_and_leases_of_local_mode()
+    {
+        ImageJob[] jobs = [FakeWorld.Job("a", 60 * 128, 5 * 128), FakeWorld.Job("b", 300, 200), FakeWorld.Job("c", 300, 200, JobKind.Upscale)];
+        var local = await Run(AkkaExecutionMode.Local, jobs);
+        var clustered = await Run(AkkaExecutionMode.Clustered, jobs);
+
+        Assert.Equal(new ArchiveSummary(3, 0, 0, 0), clustered.Summary);
+        Assert.Equal(local.Summary, clustered.Summary);
+        Assert.Equal(local.Outcomes, clustered.Outcomes);
+        Assert.Equal(local.Leases, clustered.Leases);
+    }
+
+    private static async Task<(ArchiveSummary Summary, List<ImageOutcome> Outcomes, List<(string, Stage, int, int)> Leases)> Run(AkkaExecutionMode mode, ImageJob[] jobs)
+    {
+        var world = new FakeWorld();
+        using var folder = new JournalFolder();
+        await using var node = await TestNode.StartAsync(world, folder, mode: mode, settings: TestNode.Fast with { PageSize = 2 });
+        var all = await node.RunAsync(jobs);
+        return (all.Summary(), [.. jobs.Select(job => all.Outcome(job.Id))],
+            [.. world.Log.Select(ran => (ran.Work.Job.DisplayName, ran.Stage, ran.FirstBlock, ran.BlockCount)).Order()]);
+    }
+}

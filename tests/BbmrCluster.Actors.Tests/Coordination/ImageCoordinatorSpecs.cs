@@ -1,0 +1,137 @@
+using Akka.TestKit.Xunit2;
+using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Work;
+using BbmrCluster.Rescaling;
+
+namespace BbmrCluster.Actors.Tests.Coordination;
+
+/// <summary>The protocol of one image coordinator, with the test in the place of archive and worker.</summary>
+[Collection("nodes")]
+public sealed class ImageCoordinatorSpecs : IAsyncLifetime
+{
+    private static readonly WorkerId Worker = new("probe");
+    private readonly FakeWorld _world = new();
+    private readonly JournalFolder _folder = new();
+    private readonly ImageJob _job = FakeWorld.Job("a", 60 * 128, 2 * 128);
+    private TestNode _node = null!;
+    private TestKit _kit = null!;
+
+    public async Task InitializeAsync()
+    {
+        _node = await TestNode.StartAsync(_world, _folder, devices: 0);
+        _kit = new TestKit(_node.System);
+    }
+
+    public async Task DisposeAsync()
+    {
+        await _node.DisposeAsync();
+        _kit.Dispose();
+        _folder.Dispose();
+    }
+
+    [Fact]
+    public async Task The_first_result_of_a_range_counts_and_late_ones_are_acknowledged()
+    {
+        Open(new RunId("one"));
+        var ingest = await Grant();
+        Report(ingest, new ImageProbed(Facts()));
+        Report(ingest, new StripIngested(new StripBlobs(0, Raw: new BlobRef("first", 1, "h"))));
+        Report(ingest, new StripIngested(new StripBlobs(0, Raw: new BlobRef("second", 1, "h"))));
+        Tell(new LeaseFacts.LeaseReported(_job.Id, new LeaseId(7, 7), new StripIngested(new StripBlobs(1, Raw: new BlobRef("other-epoch", 1, "h")))));
+        await End(ingest);
+
+        var score = await Grant();
+        Assert.Equal(Stage.Score, score.Work.Stage);
+        Assert.Equal("first", score.Work.Strips[0].Raw!.Name);
+        var other = await Grant();
+        Assert.Equal("other-epoch", other.Work.Strips[0].Raw!.Name);
+
+        // Acknowledged, though nobody knows that lease (any more).
+        Tell(new LeaseFacts.LeaseEnded(_job.Id, new LeaseId(7, 7), new DeviceCounts([], 0, 0)));
+        Assert.Equal(new LeaseId(7, 7), (await Expect<LeaseReplies.LeaseAcknowledged>()).Lease);
+        await End(ingest);
+    }
+
+    [Fact]
+    public async Task Only_a_lease_of_this_epoch_commits()
+    {
+        Open(new RunId("one"));
+        var ingest = await Grant();
+        Tell(new LeaseFacts.LeaseReported(_job.Id, new LeaseId(7, 7), new OutputsCommitted()));
+        Tell(new LeaseFacts.LeaseReported(_job.Id, new LeaseId(7, 8), new AlreadyDone("forged")));
+        Report(ingest, new AlreadyDone("the report"));
+        Assert.Equal(new ImageOutcome.Skipped("the report"), (await Expect<ArchiveFacts.ImageClosed>()).Outcome);
+    }
+
+    [Fact]
+    public async Task A_closed_image_tells_its_outcome_to_the_same_run_and_starts_anew_for_another()
+    {
+        Open(new RunId("one"));
+        Report(await Grant(), new AlreadyDone("the report"));
+        await Expect<ArchiveFacts.ImageClosed>();
+        Open(new RunId("one"));
+        Assert.Equal(new RunId("one"), (await Expect<ArchiveFacts.ImageClosed>()).Run);
+        Open(new RunId("two"));
+        await Expect<ArchiveFacts.ImageNotified>();
+        Assert.Equal(Stage.Ingest, (await Grant()).Work.Stage);
+    }
+
+    [Fact]
+    public async Task A_worker_of_another_device_class_gets_no_lease()
+    {
+        Open(new RunId("one"));
+        await Expect<ArchiveFacts.ImageNotified>();
+        _node.Images.Tell(new ImageCommands.RequestLeases(_job.Id, Worker, 2, ["cuda-sm90"]), _kit.TestActor);
+        await Expect<LeaseReplies.LeasesExhausted>();
+        _node.Images.Tell(new ImageCommands.RequestLeases(_job.Id, Worker, 2, ["cuda-sm90", "fake"]), _kit.TestActor);
+        await Expect<LeaseReplies.LeaseGranted>();
+    }
+
+    [Fact]
+    public async Task Results_that_come_in_during_a_write_are_journaled_with_one_entry()
+    {
+        var job = FakeWorld.Job("b", 128, 200 * 128);
+        _node.Images.Tell(new ImageCommands.OpenImage(job.Id, new ArchiveId("x"), new RunId("one"), default, job), _kit.TestActor);
+        await Expect<ArchiveFacts.ImageNotified>();
+        _node.Images.Tell(new ImageCommands.RequestLeases(job.Id, Worker, 1, []), _kit.TestActor);
+        var ingest = await Expect<LeaseReplies.LeaseGranted>();
+        Tell(new LeaseFacts.LeaseReported(job.Id, ingest.Lease, new ImageProbed(Facts() with { Width = 128, Height = 200 * 128 })));
+        for (int strip = 0; strip < 200; strip++)
+            Tell(new LeaseFacts.LeaseReported(job.Id, ingest.Lease, new StripIngested(new StripBlobs(strip, Raw: new BlobRef($"s{strip}", 1, "h")))));
+        Tell(new LeaseFacts.LeaseEnded(job.Id, ingest.Lease, new DeviceCounts([], 0, 0)));
+        await Expect<LeaseReplies.LeaseAcknowledged>();
+        for (int i = 0; i < 4; i++)
+            Assert.Equal(Stage.Score, (await Grant(job.Id)).Work.Stage);
+        Assert.InRange(_folder.Entries(job.Id), 2, 30);
+    }
+
+    private static ImageFacts Facts() => new(60 * 128, 2 * 128, 3, false, 8, "png", 1000, DateTime.UnixEpoch, "cafe", null);
+
+    private void Open(RunId run) => Tell(new ImageCommands.OpenImage(_job.Id, new ArchiveId("x"), run, default, _job));
+
+    private void Tell(object message) => _node.Images.Tell(message, _kit.TestActor);
+
+    private void Report(LeaseReplies.LeaseGranted lease, StageReport report) => Tell(new LeaseFacts.LeaseReported(_job.Id, lease.Lease, report));
+
+    private async Task End(LeaseReplies.LeaseGranted lease)
+    {
+        Tell(new LeaseFacts.LeaseEnded(_job.Id, lease.Lease, new DeviceCounts([], 0, 0)));
+        Assert.Equal(lease.Lease, (await Expect<LeaseReplies.LeaseAcknowledged>()).Lease);
+    }
+
+    /// <summary>Asks until there is a lease.</summary>
+    private async Task<LeaseReplies.LeaseGranted> Grant(ImageId? image = null)
+    {
+        for (int i = 0; i < 100; i++)
+        {
+            Tell(new ImageCommands.RequestLeases(image ?? _job.Id, Worker, 1, []));
+            object answer = await _kit.FishForMessageAsync(message => message is LeaseReplies.LeaseGranted or LeaseReplies.LeasesExhausted, TimeSpan.FromSeconds(10));
+            if (answer is LeaseReplies.LeaseGranted granted)
+                return granted;
+            await Task.Delay(50);
+        }
+        throw new InvalidOperationException("No lease was granted.");
+    }
+
+    private async Task<T> Expect<T>() => (T)await _kit.FishForMessageAsync(message => message is T, TimeSpan.FromSeconds(10));
+}

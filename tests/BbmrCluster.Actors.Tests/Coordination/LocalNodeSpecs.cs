@@ -1,0 +1,391 @@
+using Akka.Actor;
+using BbmrCluster.Actors.Client;
+using BbmrCluster.Actors.Hosting;
+using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Work;
+
+namespace BbmrCluster.Actors.Tests.Coordination;
+
+/// <summary>Whole nodes in local mode, from submission to the last notification, with fake devices.</summary>
+[Collection("nodes")]
+public sealed class LocalNodeSpecs : IDisposable
+{
+    private readonly FakeWorld _world = new();
+    private readonly JournalFolder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    [Theory]
+    [InlineData(JobKind.Rescale, 700, 500)]
+    [InlineData(JobKind.Rescale, 1, 1)]
+    [InlineData(JobKind.Rescale, 20000, 200)]
+    [InlineData(JobKind.Upscale, 700, 500)]
+    public async Task An_image_goes_through_all_its_stages_once(JobKind kind, int width, int height)
+    {
+        var job = FakeWorld.Job("a", width, height, kind);
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        var all = await node.RunAsync(job);
+
+        Assert.IsType<ImageOutcome.Done>(all.Outcome(job.Id));
+        Assert.Equal(new ArchiveSummary(1, 0, 0, 0), all.Summary());
+        Assert.IsType<JobNotification.ImageStarted>(all[0]);
+        Assert.IsType<JobNotification.ArchiveFinished>(all[^1]);
+        var grid = new Rescaling.BlockGrid(width, height);
+        foreach (var stage in kind == JobKind.Upscale ? new[] { Stage.Reconstruct } : [Stage.Score, Stage.Pack, Stage.Reconstruct])
+            Assert.Equal(Enumerable.Range(0, grid.Count), _world.Of(stage).SelectMany(ran => Enumerable.Range(ran.FirstBlock, ran.BlockCount)).Order());
+        Assert.All(_world.Of(Stage.Score), ran => Assert.InRange(ran.BlockCount, 1, 64));
+        Assert.Single(_world.Of(Stage.Ingest));
+        Assert.Single(_world.Of(Stage.Finish));
+        Assert.Single(_world.Of(Stage.Commit));
+        var last = all.OfType<JobNotification.ImageProgressed>().Last().Progress;
+        Assert.Equal(last.TotalUnits, last.DoneUnits);
+    }
+
+    [Fact]
+    public async Task A_closed_image_leaves_no_events_behind()
+    {
+        var job = FakeWorld.Job("a", 700, 500);
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        await node.RunAsync(job);
+        await Eventually(() => _folder.Entries(job.Id) == 0);
+    }
+
+    [Fact]
+    public async Task One_poison_block_of_sixty_is_quarantined_in_at_most_fourteen_leases()
+    {
+        _world.Before = work =>
+        {
+            if (work.Stage == Stage.Score && work.FirstBlock <= 17 && 17 < work.FirstBlock + work.BlockCount)
+                throw new StageFailedException(FailureClass.Block, "block 17 is poison");
+        };
+        var job = FakeWorld.Job("a", 60 * 128, 128);
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        var all = await node.RunAsync(job);
+
+        var done = Assert.IsType<ImageOutcome.Done>(all.Outcome(job.Id));
+        Assert.Contains("\"quarantined\":1,", done.ReportJson, StringComparison.Ordinal);
+        Assert.InRange(_world.Of(Stage.Score).Count(), 2, 14);
+        var finish = _world.Of(Stage.Finish).Single().Work;
+        Assert.Equal([17], finish.Quarantined);
+        Assert.Equal(1, finish.Scales![17]);
+        Assert.True(finish.Tally.BisectedLeases > 0);
+        Assert.All(Enumerable.Range(0, 60).Where(block => block != 17), block => Assert.Equal(_world.Sse(block)[finish.Scales[block]], finish.Scores![block]));
+    }
+
+    [Fact]
+    public async Task A_block_without_finite_scores_is_tried_alone_and_quarantined()
+    {
+        var good = _world.Sse;
+        _world.Sse = block => block == 5 ? [1, double.NaN, 100] : good(block);
+        var job = FakeWorld.Job("a", 60 * 128, 128);
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        var all = await node.RunAsync(job);
+
+        Assert.IsType<ImageOutcome.Done>(all.Outcome(job.Id));
+        Assert.Equal([(0, 60), (5, 1)], _world.Of(Stage.Score).Select(ran => (ran.FirstBlock, ran.BlockCount)));
+        Assert.Equal([5], _world.Of(Stage.Finish).Single().Work.Quarantined);
+    }
+
+    [Theory]
+    [InlineData(Stage.Score, "source-1")]
+    [InlineData(Stage.Pack, "source-0")]
+    [InlineData(Stage.Reconstruct, "packed-2")]
+    [InlineData(Stage.Finish, "rows-3")]
+    [InlineData(Stage.Finish, "top-1")]
+    public async Task A_lost_blob_reopens_the_lease_that_made_it(Stage reader, string label)
+    {
+        var job = FakeWorld.Job("a", 60 * 128, 4 * 128);
+        bool lost = false;
+        _world.Before = work =>
+        {
+            var blob = work.Strips.SelectMany(strip => new[] { strip.Raw, strip.Packed, strip.Rows, strip.Top }).FirstOrDefault(blob => blob?.Name == $"{work.Job.Id}/{label}");
+            if (!lost && work.Stage == reader && blob is not null)
+            {
+                lost = true;
+                throw new StageFailedException(FailureClass.BlobLost, "a blob is gone", blob);
+            }
+        };
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        var all = await node.RunAsync(job);
+
+        Assert.IsType<ImageOutcome.Done>(all.Outcome(job.Id));
+        Assert.True(lost);
+        int strip = label[^1] - '0';
+        var (maker, expected) = label[..^2] switch
+        {
+            "source" => (Stage.Ingest, 2),
+            "packed" => (Stage.Pack, 5),
+            _ => (Stage.Reconstruct, 5),
+        };
+        Assert.Equal(expected, _world.Of(maker).Count());
+        if (maker == Stage.Ingest)
+            Assert.DoesNotContain(_world.Of(Stage.Ingest).Last().Work.Strips, known => known.Strip == strip);
+        else
+            Assert.Equal(2, _world.Of(maker).Count(ran => ran.FirstBlock == strip * 60));
+    }
+
+    [Fact]
+    public async Task A_blob_that_is_lost_again_and_again_fails_the_image()
+    {
+        _world.Before = work =>
+        {
+            if (work.Stage == Stage.Score)
+                throw new StageFailedException(FailureClass.BlobLost, "a.png: strip 0 is damaged", work.Strips[0].Raw);
+        };
+        var job = FakeWorld.Job("a", 128, 128);
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        var all = await node.RunAsync(job);
+        Assert.Equal(new ImageOutcome.Failed("lost", "a.png: strip 0 is damaged"), all.Outcome(job.Id));
+    }
+
+    [Fact]
+    public async Task Prepared_files_that_are_gone_are_prepared_again()
+    {
+        bool lost = false;
+        _world.Before = work =>
+        {
+            if (work.Stage == Stage.Commit && !lost)
+            {
+                lost = true;
+                throw new StageFailedException(FailureClass.BlobLost, "the prepared file is gone");
+            }
+        };
+        var job = FakeWorld.Job("a", 300, 300);
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        var all = await node.RunAsync(job);
+        Assert.IsType<ImageOutcome.Done>(all.Outcome(job.Id));
+        Assert.Equal(2, _world.Of(Stage.Finish).Count());
+        Assert.Equal(2, _world.Of(Stage.Commit).Count());
+    }
+
+    [Fact]
+    public async Task A_full_store_pauses_with_one_line_and_goes_on_when_there_is_room()
+    {
+        int tries = 0;
+        _world.Before = work =>
+        {
+            if (work.Stage == Stage.Pack && work.FirstBlock == 60 && ++tries <= 4)
+                throw new StageFailedException(FailureClass.StoreFull, "the work directory is full");
+        };
+        var job = FakeWorld.Job("a", 60 * 128, 6 * 128);
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        var all = await node.RunAsync(job);
+
+        Assert.IsType<ImageOutcome.Done>(all.Outcome(job.Id));
+        Assert.Equal("the work directory is full", Assert.Single(all.OfType<JobNotification.ImagePaused>()).Reason);
+        Assert.Single(all.OfType<JobNotification.ImageResumed>());
+        // A try that met a full store is no attempt.
+        Assert.All(_world.Of(Stage.Pack).Where(ran => ran.FirstBlock == 60), ran => Assert.Equal(1, ran.Work.Attempt));
+        Assert.Equal(5, tries);
+    }
+
+    [Fact]
+    public async Task A_passing_failure_is_tried_again_and_a_lasting_one_fails_the_image_alone()
+    {
+        int tries = 0;
+        _world.Before = work =>
+        {
+            if (work.Stage == Stage.Pack && work.Job.DisplayName == "shaky" && ++tries < 3)
+                throw new InvalidOperationException("the device hiccuped");
+            if (work.Stage == Stage.Reconstruct && work.Job.DisplayName == "broken")
+                throw new InvalidOperationException("broken: the device always fails");
+            if (work.Stage == Stage.Ingest && work.Job.DisplayName == "bad")
+                throw new StageFailedException(FailureClass.Permanent, "bad: not an image") { Code = "refused" };
+        };
+        ImageJob shaky = FakeWorld.Job("shaky", 200, 200), broken = FakeWorld.Job("broken", 200, 200), bad = FakeWorld.Job("bad", 200, 200), good = FakeWorld.Job("good", 200, 200);
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        var all = await node.RunAsync(bad, shaky, broken, good);
+
+        Assert.IsType<ImageOutcome.Done>(all.Outcome(shaky.Id));
+        Assert.IsType<ImageOutcome.Done>(all.Outcome(good.Id));
+        Assert.Equal(new ImageOutcome.Failed("failed", "broken: the device always fails"), all.Outcome(broken.Id));
+        Assert.Equal(new ImageOutcome.Failed("refused", "bad: not an image"), all.Outcome(bad.Id));
+        Assert.Equal(3, _world.Of(Stage.Reconstruct).Count(ran => ran.Image == broken.Id));
+        Assert.Equal(new ArchiveSummary(2, 0, 2, 0), all.Summary());
+    }
+
+    [Fact]
+    public async Task Devices_that_cannot_be_made_fail_the_image_with_their_sentence()
+    {
+        var job = FakeWorld.Job("a", 200, 200);
+        var broken = new FakeWorld();
+        await using var node = await TestNode.StartAsync(broken, _folder, devices: 0);
+        node.System.ActorOf(Workers.WorkerManager.Props(new WorkerId("x"), node.Broker, node.Images,
+            [new DeviceSlot("x", () => throw new InvalidOperationException("there is no such device"))], TestNode.Fast));
+        var all = await node.RunAsync(job);
+        Assert.Equal(new ImageOutcome.Failed("device", "there is no such device"), all.Outcome(job.Id));
+    }
+
+    [Fact]
+    public async Task An_8K_image_takes_about_forty_journal_entries()
+    {
+        var job = FakeWorld.Job("a", 7680, 4320);
+        _world.Hold(Stage.Commit);
+        await using var node = await TestNode.StartAsync(_world, _folder, devices: 2);
+        var run = node.RunAsync(job);
+        Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(60)));
+        Assert.InRange(_folder.Entries(job.Id), 3, 60);
+        _world.Release();
+        Assert.IsType<ImageOutcome.Done>((await run).Outcome(job.Id));
+        Assert.Equal(34, _world.Of(Stage.Score).Count());
+    }
+
+    [Theory]
+    [InlineData(Stage.Ingest)]
+    [InlineData(Stage.Score)]
+    [InlineData(Stage.Pack)]
+    [InlineData(Stage.Reconstruct)]
+    [InlineData(Stage.Finish)]
+    [InlineData(Stage.Commit)]
+    public async Task A_node_lost_at_any_stage_is_continued_by_the_next_without_redoing_finished_strips(Stage stage)
+    {
+        var job = FakeWorld.Job("a", 60 * 128, 8 * 128);
+        _world.Hold(stage, after: stage is Stage.Score or Stage.Pack or Stage.Reconstruct ? 4 : 0);
+        await using (var first = await TestNode.StartAsync(_world, _folder))
+        {
+            await first.Client.SubmitAsync(new ArchiveSpec([job]));
+            Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(30)));
+            // Long enough for what was reported to be written.
+            await Task.Delay(TestNode.Fast.CommitInterval * 6);
+            await first.System.Terminate();
+        }
+        _world.Release();
+        await using var second = await TestNode.StartAsync(_world, _folder);
+        var all = await second.RunAsync(job);
+
+        Assert.IsType<ImageOutcome.Done>(all.Outcome(job.Id));
+        foreach (var whole in new[] { Stage.Score, Stage.Pack, Stage.Reconstruct })
+            Assert.All(_world.Of(whole).GroupBy(ran => ran.FirstBlock), same => Assert.Single(same));
+        int resumed = all.OfType<JobNotification.ImageStarted>().Single().ResumedLeases;
+        Assert.Equal(stage switch { Stage.Ingest => 0, Stage.Score => 5, Stage.Pack => 13, Stage.Reconstruct => 21, Stage.Finish => 25, _ => 26 }, resumed);
+    }
+
+    [Fact]
+    public async Task An_image_coordinator_that_dies_is_brought_back_and_goes_on()
+    {
+        var job = FakeWorld.Job("a", 60 * 128, 8 * 128);
+        _world.Hold(Stage.Score, after: 3);
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        var run = node.RunAsync(job);
+        Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(30)));
+        node.System.ActorSelection($"/user/image-coordinator/{job.Id}").Tell(Kill.Instance);
+        await Task.Delay(100);
+        _world.Release();
+        Assert.IsType<ImageOutcome.Done>((await run).Outcome(job.Id));
+    }
+
+    [Fact]
+    public async Task A_worker_that_is_lost_gives_its_leases_to_the_next()
+    {
+        var job = FakeWorld.Job("a", 60 * 128, 4 * 128);
+        _world.Hold(Stage.Score, after: 1);
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        var run = node.RunAsync(job);
+        Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(30)));
+        node.System.ActorSelection("/user/worker-manager").Tell(PoisonPill.Instance);
+        _world.Release();
+        node.System.ActorOf(Workers.WorkerManager.Props(new WorkerId("next"), node.Broker, node.Images, [new DeviceSlot("b", _world.Runner)], TestNode.Fast));
+        Assert.IsType<ImageOutcome.Done>((await run).Outcome(job.Id));
+    }
+
+    [Fact]
+    public async Task A_silent_lease_is_granted_again_after_its_deadline()
+    {
+        var job = FakeWorld.Job("a", 60 * 128, 128);
+        using var never = new ManualResetEventSlim();
+        int tries = 0;
+        // The first lease hangs and does not even hear that it is cancelled.
+        _world.Before = work =>
+        {
+            if (work.Stage == Stage.Score && Interlocked.Increment(ref tries) == 1)
+                never.Wait(TimeSpan.FromSeconds(20));
+        };
+        var settings = TestNode.Fast with { FirstDeadline = TimeSpan.FromMilliseconds(300), MinimumDeadline = TimeSpan.FromMilliseconds(300) };
+        await using (var node = await TestNode.StartAsync(_world, _folder, devices: 2, settings: settings))
+        {
+            var all = await node.RunAsync(job);
+            Assert.IsType<ImageOutcome.Done>(all.Outcome(job.Id));
+            Assert.InRange(tries, 2, 4);
+            never.Set();
+        }
+    }
+
+    [Fact]
+    public async Task Stopping_gives_leases_back_and_the_same_archive_goes_on_later()
+    {
+        var jobs = Enumerable.Range(0, 6).Select(i => FakeWorld.Job($"a{i}", 60 * 128, 3 * 128)).ToArray();
+        _world.Hold(Stage.Reconstruct, after: 1);
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        await using var run = await node.Client.SubmitAsync(new ArchiveSpec(jobs));
+        Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(30)));
+        var summary = await run.StopAsync().WaitAsync(TimeSpan.FromSeconds(30));
+        var all = await TestNode.Collect(run);
+
+        Assert.Equal(new ArchiveSummary(0, 0, 0, 6), summary);
+        Assert.All(jobs, job => Assert.IsType<ImageOutcome.Interrupted>(all.Outcome(job.Id)));
+        _world.Release();
+        var again = await node.RunAsync(jobs);
+        Assert.Equal(new ArchiveSummary(6, 0, 0, 0), again.Summary());
+        Assert.All(_world.Of(Stage.Score).GroupBy(ran => (ran.Image, ran.FirstBlock)), same => Assert.Single(same));
+    }
+
+    [Fact]
+    public async Task A_finished_archive_asks_its_images_again_and_redoes_only_what_is_gone()
+    {
+        var jobs = Enumerable.Range(0, 3).Select(i => FakeWorld.Job($"a{i}", 300, 200)).ToArray();
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        Assert.Equal(3, (await node.RunAsync(jobs)).Summary().Done);
+        _world.Committed.TryRemove(jobs[1].Outputs.Report, out _);
+        var again = await node.RunAsync(jobs);
+
+        Assert.Equal(new ArchiveSummary(1, 2, 0, 0), again.Summary());
+        Assert.Equal(new ImageOutcome.Skipped("report of a0"), again.Outcome(jobs[0].Id));
+        Assert.IsType<ImageOutcome.Done>(again.Outcome(jobs[1].Id));
+    }
+
+    [Fact]
+    public async Task An_archive_of_25_images_is_done_by_two_devices()
+    {
+        var jobs = Enumerable.Range(0, 25).Select(i => FakeWorld.Job($"a{i}", 100 + (60 * i), 100 + (30 * i))).ToArray();
+        await using var node = await TestNode.StartAsync(_world, _folder, devices: 2, settings: TestNode.Fast with { PageSize = 10 });
+        var all = await node.RunAsync(jobs);
+        Assert.Equal(new ArchiveSummary(25, 0, 0, 0), all.Summary());
+        Assert.Equal(25, all.OfType<JobNotification.ImageFinished>().Select(finished => finished.ImageId).Distinct().Count());
+        Assert.Equal(2, _world.Log.Select(ran => ran.Thread).Distinct().Count());
+    }
+
+    [Fact]
+    public async Task The_more_important_archive_is_served_first()
+    {
+        ImageJob[] low = [FakeWorld.Job("low", 60 * 128, 20 * 128)], high = [FakeWorld.Job("high", 60 * 128, 2 * 128)];
+        _world.Hold(Stage.Score, after: 2);
+        // Leases take a while, as real ones do: otherwise the rest of the first archive fits into a few messages.
+        _world.Before = _ => Thread.Sleep(10);
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        await using var first = await node.Client.SubmitAsync(new ArchiveSpec(low));
+        Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(30)));
+        await using var second = await node.Client.SubmitAsync(new ArchiveSpec(high, new Priority(5)));
+        await Task.Delay(200);
+        _world.Release();
+        await second.Completion.WaitAsync(TimeSpan.FromSeconds(30));
+        Assert.False(first.Completion.IsCompleted);
+        await first.Completion.WaitAsync(TimeSpan.FromSeconds(30));
+    }
+
+    [Fact]
+    public async Task The_blobs_of_a_closed_image_are_deleted()
+    {
+        var job = FakeWorld.Job("a", 300, 200);
+        var deleted = new TaskCompletionSource<ImageId>();
+        await using var node = await TestNode.StartAsync(_world, _folder, settings: TestNode.Fast with { DeleteBlobs = image => deleted.TrySetResult(image) });
+        await node.RunAsync(job);
+        Assert.Equal(job.Id, await deleted.Task.WaitAsync(TimeSpan.FromSeconds(10)));
+    }
+
+    private static async Task Eventually(Func<bool> holds)
+    {
+        for (int i = 0; i < 200 && !holds(); i++)
+            await Task.Delay(50);
+        Assert.True(holds());
+    }
+}
