@@ -123,6 +123,12 @@ public static class BbmrHosting
         builder.WithEntities<ArchiveCoordinatorKey>("archive-coordinator", mode, remember: true,
             registry => id => ArchiveCoordinator.Props(new ArchiveId(id), registry.Get<ImageCoordinatorKey>(), mode == AkkaExecutionMode.Clustered, settings));
 
+    /// <summary>For nodes without the coordinator role: ways to broker and coordinators under the same keys.</summary>
+    public static AkkaConfigurationBuilder WithCoordinatorProxies(this AkkaConfigurationBuilder builder) => builder
+        .WithSingletonProxy<WorkBrokerKey>("work-broker", new ClusterSingletonOptions { Role = CoordinatorRole })
+        .WithShardRegionProxy<ImageCoordinatorKey>("image-coordinator", CoordinatorRole, new EntityExtractor())
+        .WithShardRegionProxy<ArchiveCoordinatorKey>("archive-coordinator", CoordinatorRole, new EntityExtractor());
+
     /// <summary>This process's worker with its devices. Needs broker and image coordinators (or their proxies).</summary>
     public static AkkaConfigurationBuilder WithWorker(this AkkaConfigurationBuilder builder, WorkerId id, IReadOnlyList<DeviceSlot> devices, CoordinationSettings settings)
     {

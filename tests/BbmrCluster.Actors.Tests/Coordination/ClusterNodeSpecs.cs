@@ -21,6 +21,21 @@ public sealed class ClusterNodeSpecs
         Assert.Equal(local.Leases, clustered.Leases);
     }
 
+    [Fact]
+    public async Task Worker_and_client_on_another_node_do_the_same_over_the_wire()
+    {
+        ImageJob[] jobs = [FakeWorld.Job("a", 60 * 128, 5 * 128), FakeWorld.Job("b", 300, 200, JobKind.Upscale)];
+        var world = new FakeWorld();
+        using JournalFolder folder = new(), other = new();
+        await using var coordinator = await TestNode.StartAsync(world, folder, devices: 0, mode: AkkaExecutionMode.Clustered);
+        await using var worker = await TestNode.StartAsync(world, other, mode: AkkaExecutionMode.Clustered, joins: coordinator.System);
+        var all = await worker.RunAsync(jobs);
+
+        Assert.Equal(new ArchiveSummary(2, 0, 0, 0), all.Summary());
+        Assert.All(world.Log.GroupBy(ran => (ran.Image, ran.Stage, ran.FirstBlock)), same => Assert.Single(same));
+        Assert.Equal(0, other.Count("SELECT count(*) FROM sqlite_master WHERE name = 'journal'"));
+    }
+
     private static async Task<(ArchiveSummary Summary, List<ImageOutcome> Outcomes, List<(string, Stage, int, int)> Leases)> Run(AkkaExecutionMode mode, ImageJob[] jobs)
     {
         var world = new FakeWorld();

@@ -73,7 +73,8 @@ internal sealed class TestNode : IAsyncDisposable
 
     public IActorRef Broker => _host.Services.GetRequiredService<IActorRegistry>().Get<WorkBrokerKey>();
 
-    public static async Task<TestNode> StartAsync(FakeWorld world, JournalFolder folder, int devices = 1, AkkaExecutionMode mode = AkkaExecutionMode.Local, CoordinationSettings? settings = null)
+    public static async Task<TestNode> StartAsync(FakeWorld world, JournalFolder folder, int devices = 1, AkkaExecutionMode mode = AkkaExecutionMode.Local, CoordinationSettings? settings = null,
+        ActorSystem? joins = null)
     {
         Environment.SetEnvironmentVariable("DOTNET_HOSTBUILDER__RELOADCONFIGONCHANGE", "false");
         var used = (settings ?? Fast).Validate();
@@ -86,11 +87,12 @@ internal sealed class TestNode : IAsyncDisposable
                 {
                     builder.AddHocon(HoconFiles.Load("cluster"), HoconAddMode.Prepend)
                         .WithRemoting("127.0.0.1", 0)
-                        .WithClustering(new ClusterOptions { Roles = [BbmrHosting.CoordinatorRole] });
+                        .WithClustering(new ClusterOptions { Roles = [joins is null ? BbmrHosting.CoordinatorRole : "worker"] });
                 }
-                builder.WithWorkBroker(mode, used)
-                    .WithImageCoordinators(mode, Allocators.Parse, used)
-                    .WithArchiveCoordinators(mode, used);
+                if (joins is not null)
+                    builder.WithCoordinatorProxies();
+                else
+                    builder.WithWorkBroker(mode, used).WithImageCoordinators(mode, Allocators.Parse, used).WithArchiveCoordinators(mode, used);
                 if (devices > 0)
                     builder.WithWorker(new WorkerId("w"), [.. Enumerable.Range(0, devices).Select(i => new DeviceSlot($"fake-{i}", world.Runner))], used);
                 if (mode == AkkaExecutionMode.Clustered)
@@ -98,7 +100,7 @@ internal sealed class TestNode : IAsyncDisposable
                     builder.AddStartup((system, _) =>
                     {
                         var cluster = Akka.Cluster.Cluster.Get(system);
-                        cluster.Join(cluster.SelfAddress);
+                        cluster.Join(joins is null ? cluster.SelfAddress : Akka.Cluster.Cluster.Get(joins).SelfAddress);
                     });
                 }
             });

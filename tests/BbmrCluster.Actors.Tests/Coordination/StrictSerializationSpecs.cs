@@ -1,0 +1,81 @@
+using Akka.Actor;
+using Akka.Configuration;
+using Akka.Hosting;
+using Akka.TestKit.Xunit2;
+using BbmrCluster.Actors.Hosting;
+using BbmrCluster.Actors.Images;
+using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Work;
+using BbmrCluster.Actors.Workers;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+
+namespace BbmrCluster.Actors.Tests.Coordination;
+
+/// <summary>
+/// Every message between actors is serialized here, also inside the process. Persistent actors are left out: the
+/// journal's own messages cannot be.
+/// </summary>
+[Collection("nodes")]
+public sealed class StrictSerializationSpecs : IAsyncLifetime
+{
+    private readonly FakeWorld _world = new();
+    private IHost _host = null!;
+    private TestKit _kit = null!;
+
+    public async Task InitializeAsync()
+    {
+        _host = new HostBuilder().ConfigureServices(services => services.AddAkka("strict", (builder, _) => builder
+            .WithBbmrDefaults()
+            .AddHocon(ConfigurationFactory.ParseString("akka.actor.serialize-messages = on"), HoconAddMode.Prepend)
+            .WithWorkBroker(AkkaExecutionMode.Local, TestNode.Fast))).Build();
+        await _host.StartAsync();
+        _kit = new TestKit(_host.Services.GetRequiredService<ActorSystem>());
+    }
+
+    public async Task DisposeAsync()
+    {
+        await _host.StopAsync();
+        _host.Dispose();
+        _kit.Dispose();
+    }
+
+    [Fact]
+    public async Task Broker_manager_and_device_speak_only_what_survives_the_wire()
+    {
+        var job = FakeWorld.Job("a", 300, 200);
+        var broker = _host.Services.GetRequiredService<IActorRegistry>().Get<WorkBrokerKey>();
+        var images = _kit.CreateTestProbe();
+        var manager = _kit.Sys.ActorOf(WorkerManager.Props(new WorkerId("w"), broker, images.Ref, [new DeviceSlot("d", _world.Runner)], TestNode.Fast));
+        broker.Tell(new BrokerFacts.ImageWaiting(job.Id, new ArchiveId("x"), default, 5), images.Ref);
+
+        var request = await images.ExpectMsgAsync<ImageCommands.RequestLeases>(TimeSpan.FromSeconds(10));
+        Assert.Equal(2, request.Count);
+        var work = new LeaseWork(job, Stage.Ingest, 0, 0, 1, null, [], null, null, [], [], JobTally.Empty);
+        manager.Tell(new LeaseReplies.LeaseGranted(job.Id, new LeaseId(1, 1), work), images.Ref);
+        await images.FishForMessageAsync(message => message is LeaseFacts.LeaseReported { Report: ImageProbed }, TimeSpan.FromSeconds(10));
+        var end = (LeaseFacts.LeaseEnded)await images.FishForMessageAsync(message => message is LeaseFacts.LeaseEnded, TimeSpan.FromSeconds(10));
+        Assert.Equal(new LeaseId(1, 1), end.Lease);
+        // Said again until it is acknowledged.
+        await images.FishForMessageAsync(message => message is LeaseFacts.LeaseEnded, TimeSpan.FromSeconds(10));
+
+        // A drained worker is asked for nothing more: its assignment is empty.
+        var drained = _kit.CreateTestProbe();
+        broker.Tell(new BrokerFacts.WorkerPresent(new WorkerId("drained"), 1), drained.Ref);
+        Assert.NotEmpty((await drained.ExpectMsgAsync<BrokerNotices.Assignment>(TimeSpan.FromSeconds(10))).Images);
+        broker.Tell(new BrokerCommands.DrainWorker(new WorkerId("drained")), drained.Ref);
+        await drained.FishForMessageAsync(message => message is BrokerNotices.Assignment { Images.Count: 0 }, TimeSpan.FromSeconds(10));
+    }
+
+    [Fact]
+    public async Task Messages_of_block_actors_are_marked_as_staying_inside()
+    {
+        var parent = _kit.CreateTestProbe();
+        var block = parent.ChildActorOf(BlockActor.Props(new BlockFate(3, 100, 3, 3)));
+        block.Tell(new ImageChildren.BlockLeaseFailed(FailureClass.Block, 60), parent.Ref);
+        Assert.Equal(30, (await parent.ExpectMsgAsync<ImageChildren.BlockWantsLease>(TimeSpan.FromSeconds(10))).MaxBlocks);
+        block.Tell(new ImageChildren.BlockResult([1, 2, 3], 30), parent.Ref);
+        double[]? settled = (await parent.ExpectMsgAsync<ImageChildren.BlockSettled>(TimeSpan.FromSeconds(10))).Sse;
+        Assert.Equal([1, 2, 3], settled!);
+    }
+}
