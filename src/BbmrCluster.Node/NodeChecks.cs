@@ -10,7 +10,7 @@ public static class NodeChecks
     public static long FreeBytes(string folder) => FileSystem.FreeBytes(folder);
 
     /// <summary>Name of the network file system that holds a folder; null when it is a local one.</summary>
-    public static string? NetworkFileSystem(string folder) => FileSystem.NetworkFormat(folder);
+    public static string? NetworkFileSystem(string folder) => FileSystem.Format(folder) is var format && FileSystem.IsNetwork(format) ? format : null;
 
     /// <summary>Opens a database in the folder, writes and reads a row, and removes it again.</summary>
     /// <returns>SQLite's version.</returns>
