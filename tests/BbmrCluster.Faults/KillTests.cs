@@ -4,7 +4,7 @@ using BbmrCluster.Tests;
 namespace BbmrCluster.Faults;
 
 /// <summary>
-/// Real processes, really killed. The picture is 2 blocks wide and 65 high: 130 blocks, three leases in each of the stages
+/// Real processes, really killed. The picture is 2 blocks wide and 33 high: 66 blocks, two leases in each of the stages
 /// score, pack and reconstruct.
 /// </summary>
 public sealed class KillTests(UndisturbedRun undisturbed) : IClassFixture<UndisturbedRun>
@@ -13,10 +13,11 @@ public sealed class KillTests(UndisturbedRun undisturbed) : IClassFixture<Undist
 
     [Theory]
     [InlineData("ingest", 1, 0, 0)]
-    [InlineData("ingest", 1, 20, 40)]
+    [InlineData("ingest", 1, 20, 38)]
     [InlineData("score", 2, 0, 64)]
     [InlineData("pack", 2, 0, 64)]
-    [InlineData("pack", 2, 10, 84)]
+    [InlineData("pack", 1, 10, 20)]
+    [InlineData("reconstruct", 1, 10, 20)]
     [InlineData("reconstruct", 2, 0, 64)]
     [InlineData("finish", 1, 0, 0)]
     [InlineData("commit", 1, 0, 0)]
@@ -83,10 +84,10 @@ public sealed class KillTests(UndisturbedRun undisturbed) : IClassFixture<Undist
     private static int LeasesBefore(string stage, int lease) => stage switch
     {
         "score" => 1 + (lease - 1),
-        "pack" => 4 + (lease - 1),
-        "reconstruct" => 7 + (lease - 1),
-        "finish" => 10,
-        _ => 11,
+        "pack" => 3 + (lease - 1),
+        "reconstruct" => 5 + (lease - 1),
+        "finish" => 7,
+        _ => 8,
     };
 
     private Bbmr Start(ScratchFolder scratch, string stopAt) => Bbmr.Start(scratch.Path,

@@ -7,9 +7,9 @@ namespace BbmrCluster.Faults;
 /// <summary>The same work without any accident: what all others are held to.</summary>
 public sealed class UndisturbedRun : IDisposable
 {
-    public const int Columns = 2, Strips = 65;
+    public const int Columns = 2, Strips = 33;
 
-    public static readonly string[] Arguments = ["rescale", "photo.png", "-o", "out", "--scorer", "bicubic", "--precision", "float32", "--threads", "1", "--json"];
+    public static readonly string[] Arguments = ["rescale", "photo.png", "-o", "out", "--scorer", "bicubic", "--precision", "float32", "--json"];
 
     private readonly ScratchFolder _scratch = new();
 

@@ -17,6 +17,7 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
     private readonly Terminal _terminal = services.Terminal;
     private readonly RunSummary _summary = new();
     private readonly Dictionary<ImageId, ImageJob> _open = [];
+    private readonly Dictionary<ImageId, int> _resumed = [];
     private readonly Stopwatch _clock = Stopwatch.StartNew();
 
     /// <summary>downscale --measure.</summary>
@@ -125,6 +126,7 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
         {
             case JobNotification.ImageStarted started:
                 tracker.Start(started.ImageId, started.DisplayName);
+                _resumed[started.ImageId] = started.ResumedLeases;
                 if (_terminal.IsVerbose || started.ResumedLeases > 0)
                     _terminal.Message(started.ResumedLeases > 0
                         ? string.Create(CultureInfo.InvariantCulture, $"{started.DisplayName}: goes on, {started.ResumedLeases} leases are done already")
@@ -144,7 +146,10 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
             case JobNotification.ImageFinished finished:
                 tracker.Finish(finished.ImageId);
                 if (_open.Remove(finished.ImageId, out ImageJob? job))
-                    Settle(LineOf(job, finished.Outcome));
+                    Settle(LineOf(job, finished.Outcome) is { State: "done" } line
+                        // A report that was written before the run was cut off cannot know that the rest was taken over.
+                        ? line with { Resumed = Math.Max(line.Resumed ?? 0, _resumed.GetValueOrDefault(job.Id)) }
+                        : LineOf(job, finished.Outcome));
                 break;
         }
     }
