@@ -37,7 +37,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     private LeaseBook _book;
     private DateTimeOffset _lastWrite, _lastCounted, _lastAnnounced, _probeAt, _stopBy;
     private bool _active, _allocating, _reconstructed, _forgetting, _onlyCurrent;
-    private int _pausedAfter;
+    private int _pausedAfter, _counts;
     private IActorRef? _stopping;
 
     public ImageCoordinator(ImageId id, IActorRef broker, Func<string, IAllocator> allocators, CoordinationSettings settings)
@@ -93,7 +93,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         });
 
         Command<Tick>(_ => OnTick());
-        Command<CommitNow>(_ => Flush());
+        Command<CommitNow>(_ => Write());
         Command<DeleteMessagesSuccess>(_ => Forgotten());
         Command<DeleteMessagesFailure>(_ => Forgotten());
         Command<StopWhenWritten>(_ => EnqueueAndFlush(() => Context.Stop(Self)));
@@ -169,7 +169,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
                 NotifyStarted(archive);
             Announce();
         });
-        Flush();
+        Write();
     }
 
     // What leases of before still report is about another state of the source.
@@ -327,6 +327,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
                 lease.Closing = true;
                 double seconds = SecondsSinceCounted;
                 _lastCounted = Now;
+                _counts++;
                 // After the lease's results are written, not before: until then nobody else gets the range.
                 Enqueue(state => state.InProgress ? [new WorkCounted(ended.Counts, _book.TakeBisected(), seconds)] : [], () => Through(lease));
                 break;
@@ -504,7 +505,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     private void EnqueueAndFlush(Action then)
     {
         Enqueue(_ => [], then);
-        Flush();
+        Write();
     }
 
     /// <summary>Results wait for others while devices have work; as soon as something waits for them they are written.</summary>
@@ -513,10 +514,20 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         if (Writing || Queued == 0)
             return;
         var left = _lastWrite + _settings.CommitInterval - Now;
-        if (_waiting.Count > 0 || !_book.Busy || !Working || Queued >= LeasePlan.MaxBlocks || left <= TimeSpan.Zero)
-            Flush();
+        if (_waiting.Count > 0 || !_book.Busy || !Working || Queued >= LeasePlan.MaxBlocks)
+            Write();
+        else if (Queued <= _counts)
+            return; // The counts of a lease alone go with the results of the next.
+        else if (left <= TimeSpan.Zero)
+            Write();
         else if (!Timers!.IsTimerActive("commit"))
             Timers.StartSingleTimer("commit", CommitNow.Instance, left);
+    }
+
+    private void Write()
+    {
+        _counts = 0;
+        Flush();
     }
 
     private sealed record Tick : INoSerializationVerificationNeeded, IDeadLetterSuppression
