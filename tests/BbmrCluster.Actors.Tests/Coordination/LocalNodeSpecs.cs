@@ -221,7 +221,7 @@ public sealed class LocalNodeSpecs : IDisposable
     {
         var job = FakeWorld.Job("a", 7680, 4320);
         _world.Hold(Stage.Commit);
-        await using var node = await TestNode.StartAsync(_world, _folder, devices: 2);
+        await using var node = await TestNode.StartAsync(_world, _folder, devices: 2, settings: TestNode.Fast with { CommitInterval = new CoordinationSettings().CommitInterval });
         var run = node.RunAsync(job);
         Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(60)));
         Assert.InRange(_folder.Entries(job.Id), 3, 60);
@@ -243,10 +243,15 @@ public sealed class LocalNodeSpecs : IDisposable
         _world.Hold(stage, after: stage is Stage.Score or Stage.Pack or Stage.Reconstruct ? 4 : 0);
         await using (var first = await TestNode.StartAsync(_world, _folder))
         {
-            await first.Client.SubmitAsync(new ArchiveSpec([job]));
+            await using var run = await first.Client.SubmitAsync(new ArchiveSpec([job]));
+            // Finish and Commit are granted only when everything before them is written; four leases of the others are.
+            await foreach (var one in run.Notifications)
+            {
+                if (stage is Stage.Ingest or Stage.Finish or Stage.Commit
+                    || (one is JobNotification.ImageProgressed { Progress: var progress } && progress.Stages.Single(s => s.Stage == stage).DoneBlocks == 4 * 60))
+                    break;
+            }
             Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(30)));
-            // Long enough for what was reported to be written.
-            await Task.Delay(TestNode.Fast.CommitInterval * 6);
             await first.System.Terminate();
         }
         _world.Release();
@@ -305,7 +310,7 @@ public sealed class LocalNodeSpecs : IDisposable
         {
             var all = await node.RunAsync(job);
             Assert.IsType<ImageOutcome.Done>(all.Outcome(job.Id));
-            Assert.InRange(tries, 2, 4);
+            Assert.True(tries >= 2);
             never.Set();
         }
     }
@@ -365,7 +370,11 @@ public sealed class LocalNodeSpecs : IDisposable
         await using var first = await node.Client.SubmitAsync(new ArchiveSpec(low));
         Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(30)));
         await using var second = await node.Client.SubmitAsync(new ArchiveSpec(high, new Priority(5)));
-        await Task.Delay(200);
+        await foreach (var one in second.Notifications)
+        {
+            if (one is JobNotification.ImageStarted)
+                break;
+        }
         _world.Release();
         await second.Completion.WaitAsync(TimeSpan.FromSeconds(30));
         Assert.False(first.Completion.IsCompleted);
