@@ -95,13 +95,6 @@ public static class BbmrHosting
                 .WithFallback(HoconFiles.Load("persistence.sqlite")).WithFallback(SqlPersistence.DefaultConfiguration), HoconAddMode.Prepend);
     }
 
-    /// <summary>Journal in PostgreSQL, for clusters.</summary>
-    /// <param name="builder">The builder.</param>
-    /// <param name="connection">Npgsql connection string.</param>
-    public static AkkaConfigurationBuilder WithPostgresJournal(this AkkaConfigurationBuilder builder, string connection) => builder.AddHocon(
-        ConfigurationFactory.ParseString($"akka.persistence.journal.sql.connection-string = {HoconFiles.Quote(connection)}")
-            .WithFallback(HoconFiles.Load("persistence.postgres")).WithFallback(SqlPersistence.DefaultConfiguration), HoconAddMode.Prepend);
-
     /// <summary>The work broker: a plain actor, or a cluster singleton with its proxy.</summary>
     public static AkkaConfigurationBuilder WithWorkBroker(this AkkaConfigurationBuilder builder, AkkaExecutionMode mode, CoordinationSettings settings) =>
         mode == AkkaExecutionMode.Local

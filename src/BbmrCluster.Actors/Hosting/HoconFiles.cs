@@ -5,7 +5,7 @@ namespace BbmrCluster.Actors.Hosting;
 /// <summary>The HOCON files of the repository's <c>hocon</c> folder, beside the program when it runs.</summary>
 public static class HoconFiles
 {
-    /// <summary>Reads one, by its name without extension: cluster, dispatchers, persistence.postgres, persistence.sqlite, tls.</summary>
+    /// <summary>Reads one, by its name without extension: cluster, dispatchers, persistence.sqlite.</summary>
     /// <exception cref="FileNotFoundException">No such file beside the program.</exception>
     public static Config Load(string name) =>
         ConfigurationFactory.ParseString(File.ReadAllText(Path.Combine(AppContext.BaseDirectory, "hocon", name + ".hocon")));
