@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.CommandLine.Help;
 using System.CommandLine.Invocation;
+using System.CommandLine.Parsing;
 using BbmrCluster.Cli.CommandLine;
 using BbmrCluster.Cli.Commands;
 using BbmrCluster.Cli.Output;
@@ -61,6 +62,8 @@ internal static class Application
         {
             Failure failure = Failure.Of(e);
             terminal.Problem(failure.Message);
+            if (failure.ExitCode == ExitCodes.Usage)
+                Console.Error.WriteLine(HintFor(parsed));
             if (failure.Unexpected || terminal.IsVerbose)
                 terminal.Detail(e.ToString());
             return failure.ExitCode;
@@ -73,10 +76,13 @@ internal static class Application
 
     private static int UsageError(ParseResult parsed)
     {
-        string command = BbmrCommand.PathOf(parsed.CommandResult.Command);
-        foreach (string message in parsed.Errors.Select(error => error.Message).Distinct(StringComparer.Ordinal))
+        // "A command is missing" says nothing beside the word that was taken for one.
+        string[] messages = [.. parsed.Errors.Where(error => parsed.Errors.Count == 1 || error.SymbolResult is not CommandResult).Select(error => error.Message).Distinct(StringComparer.Ordinal)];
+        foreach (string message in messages.Length > 0 ? messages : [parsed.Errors[^1].Message])
             Console.Error.WriteLine($"bbmr: {Terminal.Printable(message)}");
-        Console.Error.WriteLine($"Try '{command} --help'.");
+        Console.Error.WriteLine(HintFor(parsed));
         return ExitCodes.Usage;
     }
+
+    private static string HintFor(ParseResult parsed) => $"Try '{BbmrCommand.PathOf(parsed.CommandResult.Command)} --help'.";
 }

@@ -58,12 +58,6 @@ internal sealed class JobOptions
                 result.AddError(e.Message.Split(" (Parameter", StringSplitOptions.None)[0]);
             }
         });
-        command.Validators.Add(result =>
-        {
-            if (allocates && result.Errors.Any() is false && result.GetValue(_scales) is { } scales && result.GetValue(_rate) is int rate && scales.IndexOf(rate) < 0)
-                result.AddError($"--rate {rate} is not one of the scales {scales}.");
-        });
-
         command.Add(_output);
         command.Add(_recursive);
         if (reconstructs)
@@ -114,9 +108,13 @@ internal sealed class JobOptions
         new("--threads") { Description = "Processor threads of the networks (default: one per core)", HelpName = "N", CustomParser = Amounts.Whole(1, 1024, "a number of threads") };
 
     /// <summary>Reads the values.</summary>
+    /// <exception cref="UserErrorException">Values that contradict each other.</exception>
     public JobValues Read(ParseResult parsed)
     {
         ScaleSet scales = parsed.GetValue(_scales) ?? ScaleSet.Default;
+        int rate = parsed.GetValue(_rate) ?? scales.Middle;
+        if (rate < scales[0] || rate > scales[scales.Count - 1] || BlockGrid.DefaultBlockSize % rate != 0)
+            throw new UserErrorException($"--rate {rate} does not lie between the scales {scales} as a divisor of {BlockGrid.DefaultBlockSize}.", ExitCodes.Usage);
         string output = parsed.GetValue(_output) ?? ".";
         return new JobValues(
             output, parsed.GetValue(_recursive), parsed.GetValue(_format) ?? "png",
@@ -124,7 +122,7 @@ internal sealed class JobOptions
                 parsed.GetValue(_network) ?? EngineSettings.Default.Network, parsed.GetValue(_scorer) ?? EngineSettings.Default.Scorer,
                 parsed.GetValue(_downscaler) ?? EngineSettings.Default.Downscaler, scales,
                 parsed.GetValue(_precision)!, parsed.GetValue(_device)!, parsed.GetValue(_threads), MaxBatch: 0),
-            parsed.GetValue(_allocator) ?? "sse", parsed.GetValue(_rate) ?? scales.Middle,
+            parsed.GetValue(_allocator) ?? "sse", rate,
             parsed.GetValue(_workDirectory) ?? Path.Combine(output, ".bbmr"), parsed.GetValue(_maxWork),
             parsed.GetValue(_force), parsed.GetValue(_dryRun), new ImageLimits(parsed.GetValue(_maxPixels), parsed.GetValue(_maxSide)));
     }

@@ -66,7 +66,10 @@ internal static class ModelsCommand
             $"{card.Parameters:N0} values, {card.Steps:N0} steps{string.Concat(card.Scores.Select(score => string.Create(CultureInfo.InvariantCulture, $", {score.Key} {score.Value:0.00}")))}");
         if (entry.State == ModelState.Damaged)
             about = entry.Problem!;
-        terminal.Result($"{entry.Network,-13} x{entry.Scale}  {state,-12}  {about}");
+        // JSON has the reason; for people the state says enough.
+        if (entry.State == ModelState.WithoutWeights)
+            about = "";
+        terminal.Result($"{entry.Network,-13} x{entry.Scale}  {state,-12}  {about}".TrimEnd());
     }
 
     private static int Parity(string[] files, Terminal terminal)
