@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
 using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Hosting;
+using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Work;
 using BbmrCluster.Imaging;
@@ -77,16 +78,31 @@ public sealed class EmbeddedNode : IAsyncDisposable
     /// </summary>
     /// <param name="jobs">At least one; each once.</param>
     /// <param name="stop">Ends the work in order; enumeration goes on to the last notification.</param>
+    /// <exception cref="WorkDirectoryException">The journal is damaged.</exception>
     public async IAsyncEnumerable<JobNotification> RunAsync(IReadOnlyList<ImageJob> jobs, [EnumeratorCancellation] CancellationToken stop)
     {
         BbmrClient client = _host.Services.GetRequiredService<BbmrClient>();
-        await using ArchiveRun run = await client.SubmitAsync(new ArchiveSpec(jobs), CancellationToken.None);
+        await using ArchiveRun run = await Readable(() => client.SubmitAsync(new ArchiveSpec(jobs), CancellationToken.None));
         await using CancellationTokenRegistration registration = stop.Register(() => _ = run.StopAsync(CancellationToken.None));
-        await foreach (JobNotification notification in run.Notifications)
+        await using IAsyncEnumerator<JobNotification> notifications = run.Notifications.GetAsyncEnumerator(CancellationToken.None);
+        while (await Readable(() => notifications.MoveNextAsync().AsTask()))
         {
+            JobNotification notification = notifications.Current;
             if (notification is JobNotification.ArchiveFinished finished)
                 _settled = finished.Summary.Interrupted == 0;
             yield return notification;
+        }
+    }
+
+    private async Task<T> Readable<T>(Func<Task<T>> call)
+    {
+        try
+        {
+            return await call();
+        }
+        catch (JournalUnreadableException error)
+        {
+            throw SqliteJournal.Damaged(_work.Journal, error);
         }
     }
 

@@ -3,6 +3,7 @@ using Akka.Actor;
 using Akka.Event;
 using Akka.Hosting;
 using BbmrCluster.Actors.Hosting;
+using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Work;
 
@@ -68,6 +69,11 @@ public sealed class BbmrClient
     }
 }
 
+/// <summary>The journal of this process cannot be read back; nothing goes on until it is mended or removed.</summary>
+/// <param name="entity">Whose entries they are.</param>
+/// <param name="reason">How it was noticed.</param>
+public sealed class JournalUnreadableException(string entity, Exception reason) : Exception($"the journal of {entity} cannot be read: {reason.Message}", reason);
+
 /// <summary>One submission of an archive. Disposing ends watching, not the work; <see cref="StopAsync"/> ends the work.</summary>
 public sealed class ArchiveRun : IAsyncDisposable
 {
@@ -80,7 +86,10 @@ public sealed class ArchiveRun : IAsyncDisposable
     /// <summary>The archive.</summary>
     public ArchiveId Id { get; }
 
-    /// <summary>What happens, in order; ends after <see cref="JobNotification.ArchiveFinished"/>. For one reader.</summary>
+    /// <summary>
+    /// What happens, in order; ends after <see cref="JobNotification.ArchiveFinished"/>, or with a
+    /// <see cref="JournalUnreadableException"/>. For one reader.
+    /// </summary>
     public IAsyncEnumerable<JobNotification> Notifications => _notifications.Reader.ReadAllAsync();
 
     /// <summary>Completes when every image is closed or the run is stopped.</summary>
@@ -114,6 +123,13 @@ public sealed class ArchiveRun : IAsyncDisposable
         _notifications.Writer.TryWrite(notification);
         if (notification is JobNotification.ArchiveFinished finished)
             _completion.TrySetResult(finished.Summary);
+    }
+
+    internal void Fail(Exception error)
+    {
+        _notifications.Writer.TryComplete(error);
+        _accepted.TrySetException(error);
+        _completion.TrySetException(error);
     }
 
     internal void End()
@@ -158,6 +174,12 @@ internal sealed class ArchiveRunActor : ReceiveActor, IWithTimers
             if (m.Notification is JobNotification.ArchiveFinished)
                 Context.Stop(Self);
         });
+        var entities = spec.Images.Select(image => "image-" + image.Id.Value).Append("archive-" + spec.Id.Value).ToHashSet(StringComparer.Ordinal);
+        Receive<JournalUnreadable>(unreadable => entities.Contains(unreadable.PersistenceId), unreadable =>
+        {
+            _run.Fail(new JournalUnreadableException(unreadable.PersistenceId, unreadable.Reason));
+            Context.Stop(Self);
+        });
         Receive<Stop>(_ =>
         {
             _stopping = true;
@@ -170,9 +192,17 @@ internal sealed class ArchiveRunActor : ReceiveActor, IWithTimers
 
     public ITimerScheduler? Timers { get; set; }
 
-    protected override void PreStart() => Remind();
+    protected override void PreStart()
+    {
+        Context.System.EventStream.Subscribe<JournalUnreadable>(Self);
+        Remind();
+    }
 
-    protected override void PostStop() => _run.End();
+    protected override void PostStop()
+    {
+        Context.System.EventStream.Unsubscribe(Self);
+        _run.End();
+    }
 
     private void Remind()
     {

@@ -1,4 +1,7 @@
+using System.Data.Common;
+using Akka.Pattern;
 using Akka.Persistence;
+using Microsoft.Data.Sqlite;
 
 namespace BbmrCluster.Actors.Journal;
 
@@ -82,10 +85,33 @@ internal abstract class GroupCommitActor<TState, TEvent> : ReceivePersistentActo
 
     protected void Restore(IEnumerable<TEvent> events) => State = events.Aggregate(State, Apply);
 
+    /// <summary>Coming back would not help: whoever runs the node in this process must hear of it.</summary>
+    protected override void OnRecoveryFailure(Exception reason, object? message = null)
+    {
+        base.OnRecoveryFailure(reason, message);
+        if (JournalUnreadable.IsDamage(reason))
+            Context.System.EventStream.Publish(new JournalUnreadable(PersistenceId, reason));
+    }
+
     protected abstract TState Apply(TState state, TEvent one);
 
     protected abstract object Wrap(IReadOnlyList<TEvent> events);
 
     /// <summary>After each write and its effects. Decides whether to flush what came in meanwhile.</summary>
     protected abstract void Committed(IReadOnlyList<TEvent> events);
+}
+
+/// <summary>Told on the event stream of the process: what the journal holds of an entity cannot be read.</summary>
+/// <param name="PersistenceId">The entity.</param>
+/// <param name="Reason">How it was noticed.</param>
+internal sealed record JournalUnreadable(string PersistenceId, Exception Reason)
+{
+    /// <summary>Whether an error tells of damage. A full disk or a busy database passes, and the next try may read.</summary>
+    public static bool IsDamage(Exception error) => error switch
+    {
+        AggregateException many => many.InnerExceptions.Any(IsDamage),
+        SqliteException sqlite => SqliteJournal.IsDamage(sqlite),
+        DbException or IOException or TimeoutException or OperationCanceledException or OpenCircuitException or RecoveryTimedOutException => false,
+        _ => true,
+    };
 }

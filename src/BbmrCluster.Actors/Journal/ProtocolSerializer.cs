@@ -1,3 +1,5 @@
+using System.Buffers.Binary;
+using System.IO.Hashing;
 using Akka.Actor;
 using Akka.Serialization;
 using BbmrCluster.Actors.Protocol;
@@ -8,7 +10,8 @@ namespace BbmrCluster.Actors.Journal;
 
 /// <summary>
 /// The one serializer of journal entries and of messages between nodes: protobuf with short manifests. A manifest never
-/// changes its meaning; an unknown one is refused.
+/// changes its meaning; an unknown one is refused. Journal entries end with the XXH3-64 of what comes before, little
+/// endian: a database notices damage of its structure, not of the bytes in it.
 /// </summary>
 internal sealed class ProtocolSerializer(ExtendedActorSystem system) : SerializerWithStringManifest(system)
 {
@@ -58,17 +61,35 @@ internal sealed class ProtocolSerializer(ExtendedActorSystem system) : Serialize
     public override string Manifest(object o) =>
         Manifests.TryGetValue(o.GetType(), out string? manifest) ? manifest : throw new ArgumentException($"{o.GetType()} has no manifest.", nameof(o));
 
-    public override byte[] ToBinary(object obj) => (obj switch
+    public override byte[] ToBinary(object obj) => obj switch
     {
-        ImageEvents.Batch batch => ToWire.ImageBatch(batch),
-        ArchiveEvents.Batch batch => ToWire.ArchiveBatch(batch),
-        _ => (IMessage)ToWire.Message(obj),
-    }).ToByteArray();
+        ImageEvents.Batch batch => Sealed(ToWire.ImageBatch(batch)),
+        ArchiveEvents.Batch batch => Sealed(ToWire.ArchiveBatch(batch)),
+        _ => ToWire.Message(obj).ToByteArray(),
+    };
 
+    /// <exception cref="InvalidDataException">A journal entry is damaged.</exception>
     public override object FromBinary(byte[] bytes, string manifest) => manifest switch
     {
-        "ie" => FromWire.ImageBatch(W.ImageEvents.Parser.ParseFrom(bytes)),
-        "ae" => FromWire.ArchiveBatch(W.ArchiveEvents.Parser.ParseFrom(bytes)),
+        "ie" => FromWire.ImageBatch(W.ImageEvents.Parser.ParseFrom(Opened(bytes))),
+        "ae" => FromWire.ArchiveBatch(W.ArchiveEvents.Parser.ParseFrom(Opened(bytes))),
         _ => FromWire.Message(manifest, W.Message.Parser.ParseFrom(bytes)),
     };
+
+    private static byte[] Sealed(IMessage entry)
+    {
+        int length = entry.CalculateSize();
+        var bytes = new byte[length + sizeof(ulong)];
+        entry.WriteTo(bytes.AsSpan(0, length));
+        BinaryPrimitives.WriteUInt64LittleEndian(bytes.AsSpan(length), XxHash3.HashToUInt64(bytes.AsSpan(0, length)));
+        return bytes;
+    }
+
+    private static ReadOnlySpan<byte> Opened(byte[] bytes)
+    {
+        int length = bytes.Length - sizeof(ulong);
+        return length >= 0 && BinaryPrimitives.ReadUInt64LittleEndian(bytes.AsSpan(length)) == XxHash3.HashToUInt64(bytes.AsSpan(0, length))
+            ? bytes.AsSpan(0, length)
+            : throw new InvalidDataException("a journal entry is damaged");
+    }
 }

@@ -61,7 +61,7 @@ public sealed class DirectoryBlobStore : IBlobStore
             throw new ArgumentException($"'{label}' is not a blob label.", nameof(label));
         string hash = Hash(content);
         var blob = new BlobRef($"{image}/{label}.{hash[..16]}", content.Length, hash);
-        Reserve(content.Length);
+        Reserve(image, content.Length);
         string path = PathOf(blob.Name);
         string temporary = $"{path}.{attempt}-{Environment.ProcessId}-{Interlocked.Increment(ref _serial)}{Temporary}";
         try
@@ -156,14 +156,26 @@ public sealed class DirectoryBlobStore : IBlobStore
         return Path.Combine([_root, .. parts]);
     }
 
-    private void Reserve(long bytes)
+    private void Reserve(ImageId image, long bytes)
     {
         lock (_accounting)
         {
-            if (_used + bytes > Quota)
-                throw Full($"the work directory has reached its limit of {FileSystem.Size(Quota)}", null);
-            _used += bytes;
+            if (_used + bytes <= Quota)
+            {
+                _used += bytes;
+                return;
+            }
         }
+        // What other images hold goes in time. What the image holds itself does not: waiting would have no end.
+        if (Held(image) + bytes > Quota)
+            throw new StageFailedException(FailureClass.Permanent, $"it needs more work space than the limit of {FileSystem.Size(Quota)} (--max-work)") { Code = "work_space" };
+        throw Full($"the work directory has reached its limit of {FileSystem.Size(Quota)}", null);
+    }
+
+    private long Held(ImageId image)
+    {
+        var folder = new DirectoryInfo(PathOf(image.Value));
+        return !folder.Exists ? 0 : folder.EnumerateFiles().Where(file => !file.Name.EndsWith(Temporary, StringComparison.Ordinal)).Sum(file => file.Length);
     }
 
     private void Release(long bytes)

@@ -1,6 +1,7 @@
 using Akka.Actor;
 using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Hosting;
+using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Work;
 
@@ -263,6 +264,45 @@ public sealed class LocalNodeSpecs : IDisposable
             Assert.All(_world.Of(whole).GroupBy(ran => ran.FirstBlock), same => Assert.Single(same));
         int resumed = all.OfType<JobNotification.ImageStarted>().Single().ResumedLeases;
         Assert.Equal(stage switch { Stage.Ingest => 0, Stage.Score => 5, Stage.Pack => 13, Stage.Reconstruct => 21, Stage.Finish => 25, _ => 26 }, resumed);
+    }
+
+    [Theory]
+    [InlineData("image")]
+    [InlineData("archive")]
+    public async Task A_damaged_journal_entry_ends_the_run_in_place_of_trying_for_ever(string entity)
+    {
+        var job = FakeWorld.Job("a", 300, 300);
+        _world.Hold(Stage.Pack);
+        await using (var first = await TestNode.StartAsync(_world, _folder))
+        {
+            await first.Client.SubmitAsync(new ArchiveSpec([job]));
+            Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(30)));
+            await first.System.Terminate();
+        }
+        _folder.Execute($"UPDATE journal SET message = substr(message, 1, length(message) - 9) WHERE persistence_id LIKE '{entity}-%' AND sequence_number = 2");
+        _world.Release();
+        await using var second = await TestNode.StartAsync(_world, _folder);
+        var error = await Assert.ThrowsAsync<JournalUnreadableException>(() => second.RunAsync(job));
+        Assert.Contains(entity, error.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(100)]
+    [InlineData(5000)]
+    public void A_damaged_journal_file_is_refused_with_a_sentence_that_says_what_to_do(int from)
+    {
+        SqliteJournal.Prepare(_folder.Journal);
+        _folder.Execute("CREATE TABLE filler (x TEXT)");
+        for (int i = 0; i < 40; i++)
+            _folder.Execute("INSERT INTO filler VALUES (hex(randomblob(2000)))");
+        SqliteJournal.Release(_folder.Journal);
+        using (var file = File.OpenWrite(_folder.Journal))
+        {
+            file.Position = from;
+            file.Write(Enumerable.Repeat((byte)0x5a, 60_000).ToArray());
+        }
+        var error = Assert.Throws<WorkDirectoryException>(() => SqliteJournal.Prepare(_folder.Journal));
+        Assert.StartsWith($"the journal {_folder.Journal} is damaged; delete {Path.GetDirectoryName(_folder.Journal)} and run the same command again", error.Message, StringComparison.Ordinal);
     }
 
     [Fact]

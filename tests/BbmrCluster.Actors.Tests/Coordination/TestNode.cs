@@ -34,6 +34,15 @@ internal sealed class JournalFolder : IDisposable
         return (long)command.ExecuteScalar()!;
     }
 
+    public void Execute(string statement)
+    {
+        using var connection = new SqliteConnection($"Data Source={Journal};Pooling=False");
+        connection.Open();
+        using var command = connection.CreateCommand();
+        command.CommandText = statement;
+        command.ExecuteNonQuery();
+    }
+
     public void Dispose()
     {
         SqliteConnection.ClearAllPools();

@@ -71,6 +71,20 @@ public sealed class ProtocolSerializerTests : IDisposable
         }
     }
 
+    [Fact]
+    public void A_journal_entry_with_any_byte_changed_or_cut_off_is_refused()
+    {
+        var serializer = new ProtocolSerializer((ExtendedActorSystem)_system);
+        byte[] entry = serializer.ToBinary(new ImageEvents.Batch([new ImageEvents.ScalesAllocated([0, 1, 2], "hull", 1.5, 1.25)]));
+        for (int i = 0; i < entry.Length; i++)
+        {
+            byte[] damaged = (byte[])entry.Clone();
+            damaged[i] ^= 1;
+            Assert.Throws<InvalidDataException>(() => serializer.FromBinary(damaged, "ie"));
+            Assert.Throws<InvalidDataException>(() => serializer.FromBinary(entry[..i], "ie"));
+        }
+    }
+
     private static string Golden([CallerFilePath] string here = "") => Path.Combine(Path.GetDirectoryName(here)!, "golden");
 
     private static IEnumerable<ImageEvents.IImageEvent> ImageSamples() =>

@@ -50,7 +50,7 @@ public sealed class BlobStoreTests : IDisposable
     public void The_quota_refuses_what_does_not_fit_and_leaves_nothing_behind()
     {
         var store = new DirectoryBlobStore(_root, new DirectoryBlobStoreOptions(Quota: 1000));
-        BlobRef first = store.Write(Image, "a", 1, new byte[600]);
+        BlobRef first = store.Write(new ImageId("img-2"), "a", 1, new byte[600]);
         var error = Assert.Throws<StageFailedException>(() => store.Write(Image, "b", 1, new byte[401]));
         Assert.Equal((FailureClass.StoreFull, "full"), (error.Failure, error.Code));
         Assert.Single(Directory.GetFiles(_root, "*", SearchOption.AllDirectories));
@@ -59,6 +59,17 @@ public sealed class BlobStoreTests : IDisposable
         store.Delete(first);
         Assert.Equal(400, store.Room.Used);
         store.Write(Image, "c", 1, new byte[600]);
+    }
+
+    [Fact]
+    public void An_image_that_needs_more_than_the_quota_by_itself_does_not_wait_for_room()
+    {
+        var store = new DirectoryBlobStore(_root, new DirectoryBlobStoreOptions(Quota: 1000));
+        store.Write(Image, "a", 1, new byte[600]);
+        var error = Assert.Throws<StageFailedException>(() => store.Write(Image, "b", 1, new byte[401]));
+        Assert.Equal((FailureClass.Permanent, "work_space"), (error.Failure, error.Code));
+        Assert.Contains("--max-work", error.Message, StringComparison.Ordinal);
+        Assert.Equal(600, store.Room.Used);
     }
 
     [Fact]
