@@ -1,12 +1,11 @@
 using System.Runtime.InteropServices;
-using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
 
 namespace BbmrCluster.Networks;
 
 /// <summary>How closely a network meets a reference file.</summary>
-/// <param name="Architecture">omnisr.</param>
+/// <param name="Architecture">omnisr or craft, as recognised by the tensors.</param>
 /// <param name="Scale">Upscaling factor.</param>
 /// <param name="MaxAbsError">Largest absolute difference of the output.</param>
 /// <param name="MaxRelError">The same divided by the largest absolute reference value.</param>
@@ -32,13 +31,13 @@ public static class FixtureParity
         if (!tensors.TryGetValue("input", out TensorData? input) || !tensors.TryGetValue("output", out TensorData? output) || input.Shape.Length != 4 || output.Shape.Length != 4)
             throw new InvalidDataException($"{path} is not a reference file: it has no 'input' and 'output' maps.");
 
-        OmniSrShape shape = OmniSrShape.Of(weights, path);
-        using var parameters = new ParameterSet(shape.Parameters, weights, path, trainable: true);
+        (SrNetworkShape shape, IReadOnlyDictionary<string, TensorData> values) = SrNetworkShape.RecogniseSr(weights, path);
+        using var parameters = new ParameterSet(shape.Parameters, values, path, trainable: true);
         using var scope = NewDisposeScope();
         Tensor x = ToNhwc(input);
 
         float[] result;
-        using (var network = new OmniSrNetwork(shape, parameters))
+        using (SrNetwork network = shape.CreateNetwork(parameters))
             result = FromNhwc(network.Forward(x));
         if (result.Length != output.Values.Length)
             throw new InvalidDataException($"{path}: the output has the shape {output.ShapeText}, the network makes {result.Length} values.");
@@ -53,13 +52,13 @@ public static class FixtureParity
         double? lossError = null, normError = null;
         if (tensors.TryGetValue("target", out TensorData? target) && tensors.TryGetValue("loss_l1", out TensorData? loss) && tensors.TryGetValue("grad_norm", out TensorData? norm))
         {
-            using var network = new OmniSrNetwork(shape, parameters, training: true);
+            using SrNetwork network = shape.CreateNetwork(parameters, training: true);
             Tensor l1 = (network.Forward(x) - ToNhwc(target)).abs().mean();
             l1.backward();
             lossError = Relative(l1.item<float>(), loss.Values[0]);
             normError = Relative(parameters.TakeGradient().to(ScalarType.Float64).norm().item<double>(), norm.Values[0]);
         }
-        return new ParityResult("omnisr", shape.Scale, error, error / peak, lossError, normError);
+        return new ParityResult(shape.Architecture, shape.Scale, error, error / peak, lossError, normError);
 
         static double Relative(double value, double reference) => Math.Abs(value - reference) / Math.Abs(reference);
     }

@@ -56,6 +56,14 @@ internal static class Nhwc
         return F.linear(x, weight.view(outputs, channels), bias).MoveToOuterDisposeScope();
     }
 
+    /// <summary>Adds a colour (three values) times a factor to every pixel of (B, H, W, 3).</summary>
+    public static Tensor AddColour(Tensor x, IReadOnlyList<float> colour, float factor = 1)
+    {
+        using var scope = NewDisposeScope();
+        float[] values = [.. colour.Select(value => value * factor)];
+        return x.add(NativeTensors.Create(values, [values.Length], x.device)).MoveToOuterDisposeScope();
+    }
+
     /// <summary>Channel blocks to space: (B, H, W, C r r) to (B, H r, W r, C), channel c r r + i r + j going to row offset i, column offset j.</summary>
     public static Tensor PixelShuffle(Tensor x, int factor)
     {

@@ -1,7 +1,6 @@
 using BbmrCluster.Imaging;
 using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.Engine;
-using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 using BbmrCluster.Rescaling;
 using static TorchSharp.torch;
@@ -15,7 +14,7 @@ namespace BbmrCluster.Networks;
 public sealed class SuperResolver : IDisposable
 {
     private readonly ParameterSet _parameters;
-    private readonly OmniSrNetwork _network;
+    private readonly SrNetwork _network;
     private readonly Device _device;
 
     /// <summary>Loads a network.</summary>
@@ -33,7 +32,7 @@ public sealed class SuperResolver : IDisposable
         ScalarType body = Devices.BodyType(precision, _device);
         NativeRuntime.SetThreads(threads > 0 ? threads : Environment.ProcessorCount);
         _parameters = new ParameterSet(model.Shape.Parameters, model.Tensors, model.FileName, device: _device);
-        _network = new OmniSrNetwork(model.Shape, _parameters, body);
+        _network = model.SrShape.CreateNetwork(_parameters, body);
     }
 
     /// <summary>Upscales an image of 1 to 4 channels: grey is repeated and averaged, alpha goes through the bicubic filter.</summary>
@@ -49,7 +48,7 @@ public sealed class SuperResolver : IDisposable
         PixelBuffer? alpha = source.Channels % 2 == 0 ? Bicubic.Resize(Alpha(source), ResizeScale.Up(scale)) : null;
         using IDisposable noGradient = no_grad();
         using var scope = NewDisposeScope();
-        float[] values = Samples.Values(_network.Forward(Samples.ToMap(samples, source.MaxValue, [1, source.Height, source.Width, 3], _device)));
+        float[] values = Samples.Values(_network.Forward(Samples.ToMap(samples, source.MaxValue, [1, source.Height, source.Width, 3], _device, _network.Shape.Black)));
         if (!Samples.AllFinite(values))
             throw new NonFiniteOutputException("The network gave NaN or infinity; try --precision float32.");
 
@@ -63,7 +62,7 @@ public sealed class SuperResolver : IDisposable
                 grey[0] = (rgb[0] + rgb[1] + rgb[2]) / 3;
                 rgb = grey;
             }
-            Samples.ToSamples(rgb, source.MaxValue, one);
+            Samples.ToSamples(rgb, source.MaxValue, one, _network.Shape.Black);
             for (int c = 0; c < colours; c++)
                 Set(result, (i * result.Channels) + c, one[c]);
             if (alpha is not null)

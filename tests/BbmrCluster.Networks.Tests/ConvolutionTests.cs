@@ -16,8 +16,12 @@ public sealed class ConvolutionTests
             (3, 64, 3, 1, 1, 1), (64, 64, 3, 1, 1, 1),
             (64, 12, 3, 1, 1, 1), (64, 48, 3, 1, 1, 1), (64, 192, 3, 1, 1, 1), (64, 27, 3, 1, 1, 1),
             (12, 12, 3, 1, 1, 1),
+            (3, 48, 3, 1, 1, 1), (48, 48, 3, 1, 1, 1), (24, 24, 3, 1, 1, 1),
+            (48, 12, 3, 1, 1, 1), (48, 27, 3, 1, 1, 1), (48, 192, 3, 1, 1, 1),
+            (3, 32, 3, 1, 1, 1), (32, 32, 3, 2, 1, 1),
             (16, 16, 3, 2, 0, 1), (16, 16, 3, 1, 1, 1),
-            (64, 1, 3, 1, 1, 64), (128, 1, 3, 1, 1, 128), (192, 1, 3, 1, 1, 192)])
+            (64, 1, 3, 1, 1, 64), (128, 1, 3, 1, 1, 128), (192, 1, 3, 1, 1, 192),
+            (48, 1, 3, 1, 1, 48), (96, 1, 3, 1, 1, 96), (254, 1, 3, 1, 1, 254)])
         {
             data.Add(i, o, k, s, p, g);
         }
@@ -68,6 +72,10 @@ public sealed class ConvolutionTests
     [InlineData(64, 192, false)]
     [InlineData(64, 16, true)]
     [InlineData(16, 64, true)]
+    [InlineData(24, 24, true)]
+    [InlineData(48, 254, false)]
+    [InlineData(127, 48, false)]
+    [InlineData(32, 3, false)]
     public void Pointwise_products_match_float64(int inputs, int outputs, bool bias)
     {
         foreach (ScalarType type in (ScalarType[])[ScalarType.Float32, ScalarType.BFloat16])

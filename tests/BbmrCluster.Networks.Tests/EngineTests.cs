@@ -149,10 +149,10 @@ public sealed class EngineTests : IDisposable
         using var parameters = new ParameterSet(JointSrParameters.Shapes([2, 4, 8], 64), joint, "joint");
         var head = new JointSrHead([2, 4, 8], parameters);
         var taken = new int[3];
-        Tensor[] blocks = [.. lr.ScaleIndex.Select(s => head.Tail(networks.At(2 << s, 0).Features(Samples.ToMap(lr.ByScale[s], taken[s]++, 1, CPU)), 2 << s))];
+        Tensor[] blocks = [.. lr.ScaleIndex.Select(s => head.Tail(networks.At(2 << s, 0).Features(Samples.ToMap(lr.ByScale[s], taken[s]++, 1, CPU, -1)), 2 << s))];
         Tensor map = cat([.. blocks.Chunk(columns).Select(strip => cat(strip, 2))], 1).contiguous();
         var whole = new ushort[rows.Length];
-        Samples.ToSamples(Samples.Values(head.Image(map, [64, 128], [64])), 255, whole);
+        Samples.ToSamples(Samples.Values(head.Image(map, [64, 128], [64])), 255, whole, -1);
 
         // Another batch size moves the float32 sums by 5e-7, so a value on the edge of rounding may fall to the other side.
         Assert.Equal(whole.Length, whole.Zip(rows).Count(pair => Math.Abs(pair.First - pair.Second) <= 1));
@@ -188,7 +188,7 @@ public sealed class EngineTests : IDisposable
     {
         using var runner = new BatchRunner(1, () => { });
         BlockBatch blocks = Blocks(3, 16);
-        float[] result = NetworkCall.Run(blocks, 0, 3, CPU, runner, "score", 8, ScalarType.BFloat16, (map, float32) =>
+        float[] result = NetworkCall.Run(blocks, 0, 3, CPU, -1, runner, "score", 8, ScalarType.BFloat16, (map, float32) =>
         {
             Tensor y = map * 2;
             if (!float32)
@@ -244,10 +244,10 @@ public sealed class EngineTests : IDisposable
 
     [Theory]
     [InlineData("omnisr", "omnisr-light", "bicubic", "auto", "cpu", "no weights of omnisr for scale 2")]
-    [InlineData("craft", "omnisr-light", "bicubic", "auto", "cpu", "craft is not part of this version")]
+    [InlineData("craft", "omnisr-light", "bicubic", "auto", "cpu", "no weights of craft")]
     [InlineData("other", "omnisr-light", "bicubic", "auto", "cpu", "no network 'other'")]
     [InlineData("omnisr-light", "other", "bicubic", "auto", "cpu", "no scorer 'other'")]
-    [InlineData("omnisr-light", "same", "downnet", "auto", "cpu", "downnet is not part of this version")]
+    [InlineData("omnisr-light", "same", "downnet", "auto", "cpu", "no weights of downnet")]
     [InlineData("omnisr-light", "same", "other", "auto", "cpu", "no downscaler 'other'")]
     [InlineData("omnisr-light", "same", "bicubic", "half", "cpu", "no precision 'half'")]
     [InlineData("omnisr-light", "same", "bicubic", "auto", "tpu", "no device 'tpu'")]

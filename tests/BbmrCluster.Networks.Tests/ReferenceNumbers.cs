@@ -32,20 +32,24 @@ internal static class ReferenceNumbers
         return values;
     }
 
-    public static ParameterSet OmniSr(OmniSrShape shape) => new(shape.Parameters, Weights(shape.Parameters), "reference numbers");
+    public static ParameterSet OmniSr(OmniSrShape shape) => For(shape);
+
+    public static ParameterSet For(NetworkShape shape) => new(shape.Parameters, Weights(shape.Parameters), "reference numbers");
 
     /// <summary>2 v - 1 times a factor, with the channels last (H, W, 3).</summary>
-    public static float[] Input(int height, int width, double factor = 1)
+    public static float[] Input(int height, int width, double factor = 1) => [.. Unit(height, width).Select(v => (float)(((2 * v) - 1) * factor))];
+
+    /// <summary>v, with the channels last (H, W, 3).</summary>
+    public static double[] Unit(int height, int width)
     {
-        var data = new float[height * width * 3];
+        var data = new double[height * width * 3];
         for (int y = 0; y < height; y++)
         {
             for (int x = 0; x < width; x++)
             {
                 for (int c = 0; c < 3; c++)
                 {
-                    double v = 0.5 + (0.3 * Math.Sin((0.13 * x) + (0.29 * y) + c)) + (0.2 * Math.Sin((1.1 * x) - (0.7 * y) + (2 * c)));
-                    data[(((y * width) + x) * 3) + c] = (float)(((2 * v) - 1) * factor);
+                    data[(((y * width) + x) * 3) + c] = 0.5 + (0.3 * Math.Sin((0.13 * x) + (0.29 * y) + c)) + (0.2 * Math.Sin((1.1 * x) - (0.7 * y) + (2 * c)));
                 }
             }
         }

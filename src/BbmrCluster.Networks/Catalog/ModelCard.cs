@@ -5,9 +5,9 @@ namespace BbmrCluster.Networks.Catalog;
 
 /// <summary>What is known about a weight file; JSON (snake_case) beside it under the same name.</summary>
 /// <param name="Network">Network name on the command line, e.g. "omnisr-light".</param>
-/// <param name="Architecture">omnisr.</param>
+/// <param name="Architecture">omnisr, craft or downnet.</param>
 /// <param name="Scale">Upscaling factor.</param>
-/// <param name="Osags">Omni self-attention groups.</param>
+/// <param name="Osags">Omni self-attention groups; 0 in other architectures.</param>
 /// <param name="Parameters">Number of values.</param>
 /// <param name="Sha256">Of the weight file, lower-case hex.</param>
 /// <param name="Data">What it was trained on.</param>

@@ -1,5 +1,7 @@
 using System.Collections.Concurrent;
 using System.Security.Cryptography;
+using BbmrCluster.Networks.Craft;
+using BbmrCluster.Networks.DownNet;
 using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 using BbmrCluster.Rescaling;
@@ -37,7 +39,12 @@ public sealed record ModelEntry(string Network, int Scale, ModelState State, str
 /// <param name="Shape">Shape read off the tensors.</param>
 /// <param name="Tensors">Official name to values; shared, not to be changed.</param>
 /// <param name="Card">The card, if there is one.</param>
-public sealed record LoadedModel(string FileName, string Sha256, OmniSrShape Shape, IReadOnlyDictionary<string, TensorData> Tensors, ModelCard? Card);
+public sealed record LoadedModel(string FileName, string Sha256, NetworkShape Shape, IReadOnlyDictionary<string, TensorData> Tensors, ModelCard? Card)
+{
+    /// <summary>The shape of a network that upscales.</summary>
+    /// <exception cref="EngineUnavailableException">It is Down-Net: one sentence.</exception>
+    public SrNetworkShape SrShape => Shape as SrNetworkShape ?? throw new EngineUnavailableException($"{FileName} holds {Shape.Description}, which does not upscale.");
+}
 
 /// <summary>
 /// The folder of weight files (<c>NETWORK-xSCALE.safetensors</c>, card beside it). Thread-safe; a file is read, hashed
@@ -97,9 +104,20 @@ public sealed class ModelCatalog
             throw new EngineUnavailableException(reason);
     }
 
-    private static string? WhyUnusable(string network, int scale, string path) => network is "craft" or "downnet"
-        ? $"The network {network} is not part of this version."
-        : File.Exists(path) ? null : $"There are no weights of {network} for scale {scale} ({path} is missing).";
+    /// <summary>The shape that the weights of a network have.</summary>
+    /// <param name="network">One of <see cref="Networks"/>.</param>
+    /// <param name="scale">Its scale.</param>
+    public static NetworkShape StandardShape(string network, int scale) => network switch
+    {
+        "omnisr-light" => new OmniSrShape(scale, 1),
+        "omnisr" => new OmniSrShape(scale, 5),
+        "craft" => CraftShape.Published(scale),
+        "downnet" => new DownNetShape(scale),
+        _ => throw new ArgumentException($"There is no network '{network}'.", nameof(network)),
+    };
+
+    private static string? WhyUnusable(string network, int scale, string path) =>
+        File.Exists(path) ? null : $"There are no weights of {network} for scale {scale} ({path} is missing).";
 
     private ModelEntry Entry(string network, int scale, bool verify)
     {
@@ -129,10 +147,11 @@ public sealed class ModelCatalog
         if (card is not null && !string.Equals(card.Sha256, hash, StringComparison.OrdinalIgnoreCase))
             throw new InvalidDataException($"{path} is not the file that its card describes: its SHA-256 is {hash}, the card says {card.Sha256}.");
 
-        IReadOnlyDictionary<string, TensorData> tensors = SafetensorsFile.Parse(bytes, path).Tensors;
-        OmniSrShape shape = OmniSrShape.Of(tensors, path);
-        if (shape.Scale != scale || (card is not null && (card.Scale != scale || card.Osags != shape.Osags || !string.Equals(card.Network, network, StringComparison.Ordinal))))
-            throw new InvalidDataException($"{path} does not hold {network} at scale {scale}: it is an OmniSR network of {shape.Osags} groups at scale {shape.Scale}.");
+        (NetworkShape shape, IReadOnlyDictionary<string, TensorData> tensors) = NetworkShape.Recognise(SafetensorsFile.Parse(bytes, path).Tensors, path);
+        bool asWanted = shape.Scale == scale && string.Equals(shape.Architecture, StandardShape(network, scale).Architecture, StringComparison.Ordinal);
+        bool asOnCard = card is null || (card.Scale == scale && string.Equals(card.Network, network, StringComparison.Ordinal) && (shape is not OmniSrShape omni || card.Osags == omni.Osags));
+        if (!asWanted || !asOnCard)
+            throw new InvalidDataException($"{path} does not hold {network} at scale {scale}: it is {shape.Description}.");
         return new LoadedModel(Path.GetFileName(path), hash, shape, tensors, card);
     }
 }

@@ -34,7 +34,7 @@ public sealed class EngineFactory(ModelCatalog? catalog = null) : IEngineFactory
         foreach (string network in Networks(settings))
         {
             foreach (int scale in settings.Scales.Scales)
-                _catalog.Load(network, scale);
+                _ = _catalog.Load(network, scale).SrShape;
         }
         if (settings.Scales.Scales.Any(scale => scale % settings.Scales[0] != 0))
             throw new EngineUnavailableException($"JointSR joins scales that are multiples of the finest one; {settings.Scales} are not.");
@@ -45,7 +45,7 @@ public sealed class EngineFactory(ModelCatalog? catalog = null) : IEngineFactory
     private static IEnumerable<string> Networks(EngineSettings settings)
     {
         if (settings.Downscaler is "downnet")
-            throw new EngineUnavailableException("The downscaler downnet is not part of this version: use bicubic.");
+            throw new EngineUnavailableException("There are no weights of downnet, nor of networks trained with it: use the downscaler bicubic.");
         if (settings.Downscaler is not "bicubic")
             throw new EngineUnavailableException($"There is no downscaler '{settings.Downscaler}': choose bicubic or downnet.");
         return settings.Scorer switch

@@ -19,6 +19,7 @@ internal sealed class JointReconstructor : IReconstructor, IDisposable
     private readonly ParameterSet _parameters;
     private readonly JointSrHead _head;
     private readonly int _finest, _channels;
+    private readonly float _black;
 
     public JointReconstructor(string name, NetworkSet networks, ScaleSet scales, BatchRunner runner, Device device, Func<int, int> largestBatch)
         : this(name, networks, scales, runner, device, largestBatch, JointSrParameters.WarmStart([.. scales.Scales.Select(networks.TailAt)]), skipIdentity: true)
@@ -32,8 +33,10 @@ internal sealed class JointReconstructor : IReconstructor, IDisposable
         (Name, _networks, _scales, _runner, _device, _largestBatch) = (name, networks, scales, runner, device, largestBatch);
         _finest = scales[0];
         _channels = JointSrParameters.FeatureChannels(_finest);
-        _parameters = new ParameterSet(JointSrParameters.Shapes(scales.Scales, networks.ShapeAt(_finest).Channels), joint, "the joint part", device: device);
-        _head = new JointSrHead(scales.Scales, _parameters, skipIdentity);
+        SrNetworkShape extractor = networks.ShapeAt(_finest);
+        _black = extractor.Black;
+        _parameters = new ParameterSet(JointSrParameters.Shapes(scales.Scales, extractor.Channels), joint, "the joint part", device: device);
+        _head = new JointSrHead(scales.Scales, _parameters, skipIdentity, extractor.Mean);
     }
 
     public string Name { get; }
@@ -93,7 +96,7 @@ internal sealed class JointReconstructor : IReconstructor, IDisposable
         _runner.Run(_scales.Scales.SelectMany((scale, s) => BatchRunner.Cut("reconstruct", scale, places[s].Length, _largestBatch(scale))), (worker, batch) =>
         {
             int s = _scales.IndexOf(batch.Scale);
-            float[] values = NetworkCall.Run(strips.ByScale[s], batch.First, batch.Count, _device, _runner, batch.Purpose, batch.Scale, _networks.Body,
+            float[] values = NetworkCall.Run(strips.ByScale[s], batch.First, batch.Count, _device, _black, _runner, batch.Purpose, batch.Scale, _networks.Body,
                 (map, float32) => _head.Tail(_networks.At(batch.Scale, worker, float32).Features(map), batch.Scale));
             for (int i = 0; i < batch.Count; i++)
             {
@@ -129,7 +132,7 @@ internal sealed class JointReconstructor : IReconstructor, IDisposable
         if (!Samples.AllFinite(values))
             throw new NonFiniteOutputException($"The joint part of {Name} gave NaN or infinity.");
         var samples = new ushort[values.Length];
-        Samples.ToSamples(values, (1 << bitDepth) - 1, samples);
+        Samples.ToSamples(values, (1 << bitDepth) - 1, samples, _black);
         return samples;
     }
 }

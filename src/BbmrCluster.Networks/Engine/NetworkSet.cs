@@ -1,5 +1,4 @@
 using BbmrCluster.Networks.Catalog;
-using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
 
@@ -15,7 +14,7 @@ internal sealed class NetworkSet : IDisposable
     private readonly Device _device;
     private readonly Lock _gate = new();
     private readonly Dictionary<int, ParameterSet> _parameters = [];
-    private readonly Dictionary<(int Scale, int Worker, ScalarType Body), OmniSrNetwork> _networks = [];
+    private readonly Dictionary<(int Scale, int Worker, ScalarType Body), SrNetwork> _networks = [];
 
     public NetworkSet(ModelCatalog catalog, string network, ScalarType body, Device device) => (_catalog, _network, Body, _device) = (catalog, network, body, device);
 
@@ -23,20 +22,20 @@ internal sealed class NetworkSet : IDisposable
     public ScalarType Body { get; }
 
     /// <summary>Shape of the network at a scale.</summary>
-    public OmniSrShape ShapeAt(int scale) => _catalog.Load(_network, scale).Shape;
+    public SrNetworkShape ShapeAt(int scale) => _catalog.Load(_network, scale).SrShape;
 
     /// <summary>The network at a scale for a worker; call from that worker's thread.</summary>
-    public OmniSrNetwork At(int scale, int worker, bool float32 = false)
+    public SrNetwork At(int scale, int worker, bool float32 = false)
     {
         ScalarType body = float32 ? ScalarType.Float32 : Body;
         lock (_gate)
         {
-            if (_networks.TryGetValue((scale, worker, body), out OmniSrNetwork? ready))
+            if (_networks.TryGetValue((scale, worker, body), out SrNetwork? ready))
                 return ready;
             LoadedModel model = _catalog.Load(_network, scale);
             if (!_parameters.TryGetValue(scale, out ParameterSet? parameters))
                 _parameters.Add(scale, parameters = new ParameterSet(model.Shape.Parameters, model.Tensors, model.FileName, device: _device));
-            var network = new OmniSrNetwork(model.Shape, parameters, body);
+            SrNetwork network = model.SrShape.CreateNetwork(parameters, body);
             _networks.Add((scale, worker, body), network);
             return network;
         }
@@ -45,13 +44,13 @@ internal sealed class NetworkSet : IDisposable
     /// <summary>Weight and bias of the tail at a scale.</summary>
     public (int Scale, TensorData Weight, TensorData Bias) TailAt(int scale)
     {
-        IReadOnlyDictionary<string, TensorData> tensors = _catalog.Load(_network, scale).Tensors;
-        return (scale, tensors["up.0.weight"], tensors["up.0.bias"]);
+        LoadedModel model = _catalog.Load(_network, scale);
+        return (scale, model.Tensors[model.SrShape.TailName + ".weight"], model.Tensors[model.SrShape.TailName + ".bias"]);
     }
 
     public void Dispose()
     {
-        foreach (OmniSrNetwork network in _networks.Values)
+        foreach (SrNetwork network in _networks.Values)
             network.Dispose();
         foreach (ParameterSet parameters in _parameters.Values)
             parameters.Dispose();

@@ -3,32 +3,32 @@ using static TorchSharp.torch;
 
 namespace BbmrCluster.Networks.Engine;
 
-/// <summary>Conversions between whole sample values and the networks' [-1, 1].</summary>
+/// <summary>Conversions between whole sample values and a network's, whose black is -1 or 0 and whose white is 1.</summary>
 internal static class Samples
 {
     /// <summary>Blocks of a batch as a map (count, side, side, 3) on the device. The caller owns it.</summary>
-    public static Tensor ToMap(BlockBatch blocks, int first, int count, Device device)
+    public static Tensor ToMap(BlockBatch blocks, int first, int count, Device device, float black)
     {
         int each = blocks.Side * blocks.Side * 3;
-        return ToMap(blocks.Samples.AsSpan(first * each, count * each), blocks.MaxValue, [count, blocks.Side, blocks.Side, 3], device);
+        return ToMap(blocks.Samples.AsSpan(first * each, count * each), blocks.MaxValue, [count, blocks.Side, blocks.Side, 3], device, black);
     }
 
     /// <summary>Samples as a map of the given shape.</summary>
-    public static Tensor ToMap(ReadOnlySpan<ushort> samples, int maximum, long[] shape, Device device)
+    public static Tensor ToMap(ReadOnlySpan<ushort> samples, int maximum, long[] shape, Device device, float black)
     {
         var values = new float[samples.Length];
-        float scale = 2f / maximum;
+        float scale = (1 - black) / maximum;
         for (int i = 0; i < values.Length; i++)
-            values[i] = (samples[i] * scale) - 1;
+            values[i] = (samples[i] * scale) + black;
         return NativeTensors.Create(values, shape, device);
     }
 
     /// <summary>Rounds to the nearest whole sample (halves up), clamped.</summary>
-    public static void ToSamples(ReadOnlySpan<float> values, int maximum, Span<ushort> samples)
+    public static void ToSamples(ReadOnlySpan<float> values, int maximum, Span<ushort> samples, float black)
     {
-        float half = maximum / 2f;
+        float scale = maximum / (1 - black);
         for (int i = 0; i < values.Length; i++)
-            samples[i] = (ushort)Math.Clamp(MathF.Floor(((values[i] + 1) * half) + 0.5f), 0, maximum);
+            samples[i] = (ushort)Math.Clamp(MathF.Floor(((values[i] - black) * scale) + 0.5f), 0, maximum);
     }
 
     /// <summary>A float32 map's values in row-major order.</summary>

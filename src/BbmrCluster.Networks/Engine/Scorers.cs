@@ -43,7 +43,7 @@ internal abstract class RoundTripScorer(string name, BatchRunner runner, Func<in
                 double error = double.NaN;
                 if (Samples.AllFinite(values))
                 {
-                    ToSamples(values, hr.MaxValue, samples);
+                    ToSamples(values, hr.MaxValue, samples, batch.Scale);
                     error = Metrics.BlockSse(hr.Block(block), samples, hr.Side, extents[block].Width, extents[block].Height, hr.BitDepth);
                 }
                 sse[block, scales.IndexOf(batch.Scale)] = error;
@@ -67,7 +67,7 @@ internal abstract class RoundTripScorer(string name, BatchRunner runner, Func<in
     protected abstract float[] Enlarge(int worker, BlockBatch lr, int scale);
 
     /// <summary>HR values to whole samples.</summary>
-    protected abstract void ToSamples(ReadOnlySpan<float> values, int maximum, Span<ushort> samples);
+    protected abstract void ToSamples(ReadOnlySpan<float> values, int maximum, Span<ushort> samples, int scale);
 }
 
 /// <summary>Bicubic up again: no network.</summary>
@@ -82,7 +82,7 @@ internal sealed class BicubicScorer(BatchRunner runner) : RoundTripScorer("bicub
         return hr;
     }
 
-    protected override void ToSamples(ReadOnlySpan<float> values, int maximum, Span<ushort> samples)
+    protected override void ToSamples(ReadOnlySpan<float> values, int maximum, Span<ushort> samples, int scale)
     {
         for (int i = 0; i < values.Length; i++)
             samples[i] = (ushort)Math.Clamp(MathF.Floor(values[i] + 0.5f), 0, maximum);
@@ -98,21 +98,21 @@ internal sealed class NetworkScorer(string name, NetworkSet networks, BatchRunne
     protected override bool UsesDevice => true;
 
     protected override float[] Enlarge(int worker, BlockBatch lr, int scale) =>
-        NetworkCall.Run(lr, 0, lr.Count, device, _runner, "score", scale, networks.Body,
+        NetworkCall.Run(lr, 0, lr.Count, device, networks.ShapeAt(scale).Black, _runner, "score", scale, networks.Body,
             (map, float32) => networks.At(scale, worker, float32).Forward(map));
 
-    protected override void ToSamples(ReadOnlySpan<float> values, int maximum, Span<ushort> samples) => Samples.ToSamples(values, maximum, samples);
+    protected override void ToSamples(ReadOnlySpan<float> values, int maximum, Span<ushort> samples, int scale) => Samples.ToSamples(values, maximum, samples, networks.ShapeAt(scale).Black);
 }
 
 /// <summary>One device call with a second try in float32 for blocks that come out as NaN or infinity.</summary>
 internal static class NetworkCall
 {
     /// <summary>Runs blocks through a network; the result holds equal parts for each block. Blocks that stay non-finite are left so.</summary>
-    public static float[] Run(BlockBatch blocks, int first, int count, Device device, BatchRunner runner, string purpose, int scale, ScalarType body, Func<Tensor, bool, Tensor> network)
+    public static float[] Run(BlockBatch blocks, int first, int count, Device device, float black, BatchRunner runner, string purpose, int scale, ScalarType body, Func<Tensor, bool, Tensor> network)
     {
         using IDisposable noGradient = no_grad();
         using var scope = NewDisposeScope();
-        float[] values = Samples.Values(network(Samples.ToMap(blocks, first, count, device), false));
+        float[] values = Samples.Values(network(Samples.ToMap(blocks, first, count, device, black), false));
         int each = values.Length / count;
         if (body == ScalarType.Float32)
             return values;
@@ -122,7 +122,7 @@ internal static class NetworkCall
                 continue;
             runner.CountPrecisionRetries(1);
             runner.CountCall(purpose, scale, 1);
-            Samples.Values(network(Samples.ToMap(blocks, first + i, 1, device), true)).CopyTo(values, i * each);
+            Samples.Values(network(Samples.ToMap(blocks, first + i, 1, device, black), true)).CopyTo(values, i * each);
         }
         return values;
     }

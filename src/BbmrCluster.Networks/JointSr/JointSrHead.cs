@@ -20,15 +20,17 @@ public sealed class JointSrHead
 
     private readonly ParameterSet _parameters;
     private readonly IReadOnlyList<int> _scales;
+    private readonly IReadOnlyList<float>? _mean;
     private readonly bool _deblocks, _convolves;
 
     /// <summary>Wraps parameters.</summary>
     /// <param name="scales">Ascending.</param>
     /// <param name="parameters">Named as <see cref="JointSrParameters.Shapes"/>; not owned.</param>
     /// <param name="skipIdentity">Leave out the deblock branch and the final convolution where they are exactly the identity (the warm start).</param>
-    public JointSrHead(IReadOnlyList<int> scales, ParameterSet parameters, bool skipIdentity = true)
+    /// <param name="mean">RGB that the extractors subtracted, added to the image; null where there is none.</param>
+    public JointSrHead(IReadOnlyList<int> scales, ParameterSet parameters, bool skipIdentity = true, IReadOnlyList<float>? mean = null)
     {
-        (_scales, _parameters) = (scales, parameters);
+        (_scales, _parameters, _mean) = (scales, parameters, mean);
         _convolves = !(skipIdentity && IsIdentity("final"));
         _deblocks = !(skipIdentity && ((string[])["deblock.0", "deblock.2", "deblock.4"]).All(IsIdentity)
             && ((string[])["deblock.1.weight", "deblock.3.weight", "deblock.5.weight"]).All(name => parameters[name].item<float>() == 1));
@@ -65,6 +67,8 @@ public sealed class JointSrHead
         if (_convolves)
             y = Nhwc.Convolution(y, _parameters["final.weight"], _parameters["final.bias"]);
         Tensor image = Nhwc.PixelShuffle(y, _scales[0]);
+        if (_mean is not null)
+            image = Nhwc.AddColour(image, _mean);
         return (ReferenceEquals(image, map) ? image.alias() : image).MoveToOuterDisposeScope();
     }
 

@@ -37,6 +37,22 @@ public static class JointSrParameters
     }
 
     /// <summary>
+    /// Parameters and multiply-accumulates of the joint part for one block at a scale: its tail, the deblock branch over
+    /// all of its features (as the paper counts) and the final convolution. The parameters are those of all tails.
+    /// </summary>
+    /// <param name="scales">As <see cref="Shapes"/>.</param>
+    /// <param name="channels">Channels of the extractors.</param>
+    /// <param name="scale">The block's scale, one of <paramref name="scales"/>.</param>
+    /// <param name="blockSize">Side of the HR block, pixels.</param>
+    public static NetworkCost BlockCost(IReadOnlyList<int> scales, int channels, int scale, int blockSize = 128)
+    {
+        long features = (long)(blockSize / scales[0]) * (blockSize / scales[0]), pixels = (long)(blockSize / scale) * (blockSize / scale);
+        return NetworkCost.Of(Shapes(scales, channels),
+            name => !name.StartsWith("tail", StringComparison.Ordinal) ? features : name == Tail(scale) + ".weight" ? pixels : 0,
+            3 * FeatureChannels(scales[0]) * features);
+    }
+
+    /// <summary>
     /// The warm start: values with which JointSR equals block-wise super-resolution by the single-scale networks exactly.
     /// Deblock and final convolution are the identity; each tail is the network's own with its outputs in the order that
     /// two pixel shuffles need (first by k / k1, then by k1) instead of one by k.

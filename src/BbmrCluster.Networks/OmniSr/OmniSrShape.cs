@@ -1,4 +1,5 @@
 using BbmrCluster.Networks.Weights;
+using static TorchSharp.torch;
 
 namespace BbmrCluster.Networks.OmniSr;
 
@@ -11,19 +12,35 @@ namespace BbmrCluster.Networks.OmniSr;
 /// <param name="Channels">Feature channels.</param>
 /// <param name="Heads">Attention heads; they divide the channels.</param>
 /// <param name="Window">Side of an attention window, pixels; maps are padded to a multiple of it.</param>
-public sealed record OmniSrShape(int Scale, int Osags, int Channels = 64, int Heads = 4, int Window = 8)
+public sealed record OmniSrShape(int Scale, int Osags, int Channels = 64, int Heads = 4, int Window = 8) : SrNetworkShape(Scale, Channels)
 {
+    /// <inheritdoc/>
+    public override string Architecture => "omnisr";
+
+    /// <inheritdoc/>
+    public override string Description => $"an OmniSR network of {Osags} groups at scale {Scale}";
+
+    /// <inheritdoc/>
+    public override int Multiple => Window;
+
     /// <summary>Smallest map side, LR pixels: the spatial attention's stride-2 convolution and 7-pixel pooling need 15, padded to whole windows.</summary>
-    public int MinimumSide => (15 + Window - 1) / Window * Window;
+    public override int MinimumSide => (15 + Window - 1) / Window * Window;
+
+    /// <inheritdoc/>
+    public override string TailName => "up.0";
+
+    /// <inheritdoc/>
+    public override float Black => -1;
+
+    /// <inheritdoc/>
+    public override SrNetwork CreateNetwork(ParameterSet parameters, ScalarType body = ScalarType.Float32, bool training = false) => new OmniSrNetwork(this, parameters, body, training);
 
     /// <summary>Channels inside the enhanced spatial attention.</summary>
     public int SpatialAttentionChannels => Math.Max(Channels / 4, 16);
 
-    /// <summary>
-    /// Every parameter with its official name and shape. The tail (<c>up.0</c>) comes last, so that a feature extractor
-    /// is all but the last two.
-    /// </summary>
-    public IReadOnlyList<(string Name, long[] Shape)> Parameters
+    /// <inheritdoc/>
+    /// <remarks>The tail comes last, so that a feature extractor is all but the last two.</remarks>
+    public override IReadOnlyList<(string Name, long[] Shape)> Parameters
     {
         get
         {
@@ -68,7 +85,7 @@ public sealed record OmniSrShape(int Scale, int Osags, int Channels = 64, int He
                 Biased(p + "esa.conv4", c, f, 1, 1);
             }
             Biased("output", c, c, 3, 3);
-            Biased("up.0", 3L * Scale * Scale, c, 3, 3);
+            Biased(TailName, 3L * Scale * Scale, c, 3, 3);
             return list;
 
             void Biased(string name, params long[] shape)
@@ -77,6 +94,21 @@ public sealed record OmniSrShape(int Scale, int Osags, int Channels = 64, int He
                 list.Add((name + ".bias", [shape[0]]));
             }
         }
+    }
+
+    /// <inheritdoc/>
+    public override NetworkCost BlockCost(int blockSize = 128)
+    {
+        long side = PaddedSide(blockSize / Scale), pixels = side * side, tokens = Window * Window;
+        long strided = ((side - 3) / 2) + 1, pooled = ((strided - 7) / 3) + 1;
+        long positionAttention = (4 * Channels * pixels) + NetworkCost.Softmax(pixels * Heads, tokens);
+        return NetworkCost.Of(Parameters,
+            name => name.Contains(".gate.", StringComparison.Ordinal) ? 1
+                : name.Contains("rel_pos_bias", StringComparison.Ordinal) ? 0
+                : name.Contains("esa.conv2", StringComparison.Ordinal) ? strided * strided
+                : name.Contains("esa.conv3", StringComparison.Ordinal) ? pooled * pooled
+                : pixels,
+            Osags * 2 * positionAttention);
     }
 
     /// <summary>Reads the shape off a state dict.</summary>
