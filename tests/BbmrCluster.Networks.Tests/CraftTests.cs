@@ -1,6 +1,10 @@
+using BbmrCluster.Imaging;
+using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.Craft;
+using BbmrCluster.Networks.Engine;
 using BbmrCluster.Networks.JointSr;
 using BbmrCluster.Networks.Weights;
+using BbmrCluster.Rescaling;
 using BbmrCluster.Tests;
 using static TorchSharp.torch;
 
@@ -187,6 +191,37 @@ public sealed class CraftTests
             images.Add(network.Forward(x));
         }
         Assert.Equal(Values(cat(images, 2)), Values(head.Image(cat(features, 2).contiguous(), [], [64, 128])));
+    }
+
+    [Fact]
+    public void Wrapped_weights_in_the_models_folder_score_and_reconstruct()
+    {
+        NativeRuntime.SetThreads(1);
+        using var folder = new TemporaryFolder();
+        foreach (int scale in (int[])[2, 4, 8])
+        {
+            SafetensorsFile.Write(folder.File($"craft-x{scale}.safetensors"),
+                ReferenceNumbers.Weights(Small(scale).Parameters).ToDictionary(pair => "params_ema." + pair.Key, pair => pair.Value, StringComparer.Ordinal));
+        }
+        EngineSettings settings = EngineSettings.Default with { Network = "craft", Scorer = "same", Precision = "float32", Device = "cpu", Threads = 1 };
+        using IEngine engine = new EngineFactory(new ModelCatalog(folder.Root)).Create(settings);
+
+        var hr = new BlockBatch(1, 128, 8);
+        for (int i = 0; i < hr.Samples.Length; i++)
+            hr.Samples[i] = (ushort)(128 + (40 * Math.Sin(i * 0.01)));
+        BlockBatch lr = engine.Downscaler.Downscale(hr, 4);
+        ReconstructedStrip strip = Assert.Single(engine.Reconstructor.Reconstruct(new LrStrips(1, 1, ScaleSet.Default, [1], [new BlockBatch(0, 64, 8), lr, new BlockBatch(0, 16, 8)])));
+
+        CraftShape shape = Small(4);
+        using ParameterSet parameters = ReferenceNumbers.For(shape);
+        using SrNetwork network = shape.CreateNetwork(parameters);
+        using var scope = NewDisposeScope();
+        float[] values = Values(network.Forward(NativeTensors.Create([.. lr.Samples.Select(v => v / 255f)], [1, 32, 32, 3])));
+        ushort[] expected = [.. values.Select(v => (ushort)Math.Clamp(Math.Floor((v * 255) + 0.5), 0, 255))];
+        Assert.InRange(expected.Zip(strip.Rows, (a, b) => Math.Abs(a - b)).Max(), 0, 1);
+        Assert.True(expected.Distinct().Count() > 50);
+        double sse = Metrics.BlockSse(hr.Block(0), expected, 128, 128, 128, 8);
+        Assert.Equal(sse, engine.Scorer.Score(hr, [new BlockExtent(128, 128)], ScaleSet.Default)[0, 1], sse * 1e-3);
     }
 
     private static Tensor Input(int height, int width) => NativeTensors.Create([.. ReferenceNumbers.Unit(height, width).Select(v => (float)v)], [1, height, width, 3]);

@@ -57,10 +57,11 @@ internal static class ModelsCommand
     {
         string state = entry.State switch { ModelState.Ready => "ready", ModelState.WithoutCard => "without card", ModelState.WithoutWeights => "no weights", _ => "damaged" };
         ModelCard? card = entry.Card;
+        NetworkCost cost = ModelCatalog.StandardShape(entry.Network, entry.Scale).BlockCost();
         terminal.Json(new
         {
             network = entry.Network, scale = entry.Scale, state = state.Replace(' ', '_'), path = entry.Path, problem = entry.Problem, architecture = card?.Architecture,
-            parameters = card?.Parameters, sha256 = card?.Sha256, downscaler = card?.Downscaler, data = card?.Data, steps = card?.Steps, seconds = card?.Seconds, scores = card?.Scores, licence = card?.Licence,
+            parameters = card?.Parameters ?? cost.Parameters, gmac_per_block = Math.Round(cost.Gmac, 4), sha256 = card?.Sha256, downscaler = card?.Downscaler, data = card?.Data, steps = card?.Steps, seconds = card?.Seconds, scores = card?.Scores, licence = card?.Licence,
         });
         string about = card is null ? entry.Problem ?? "" : string.Create(CultureInfo.InvariantCulture,
             $"{card.Parameters:N0} values, {card.Steps:N0} steps{string.Concat(card.Scores.Select(score => string.Create(CultureInfo.InvariantCulture, $", {score.Key} {score.Value:0.00}")))}");
@@ -69,7 +70,7 @@ internal static class ModelsCommand
         // JSON has the reason; for people the state says enough.
         if (entry.State == ModelState.WithoutWeights)
             about = "";
-        terminal.Result($"{entry.Network,-13} x{entry.Scale}  {state,-12}  {about}".TrimEnd());
+        terminal.Result(string.Create(CultureInfo.InvariantCulture, $"{entry.Network,-13} x{entry.Scale}  {cost.Gmac,6:0.000} GMAC  {state,-12}  {about}").TrimEnd());
     }
 
     private static int Parity(string[] files, Terminal terminal)

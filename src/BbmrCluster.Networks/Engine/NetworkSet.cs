@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
@@ -13,6 +14,7 @@ internal sealed class NetworkSet : IDisposable
     private readonly string _network;
     private readonly Device _device;
     private readonly Lock _gate = new();
+    private readonly ConcurrentDictionary<int, LoadedModel> _models = [];
     private readonly Dictionary<int, ParameterSet> _parameters = [];
     private readonly Dictionary<(int Scale, int Worker, ScalarType Body), SrNetwork> _networks = [];
 
@@ -22,7 +24,7 @@ internal sealed class NetworkSet : IDisposable
     public ScalarType Body { get; }
 
     /// <summary>Shape of the network at a scale.</summary>
-    public SrNetworkShape ShapeAt(int scale) => _catalog.Load(_network, scale).SrShape;
+    public SrNetworkShape ShapeAt(int scale) => Model(scale).SrShape;
 
     /// <summary>The network at a scale for a worker; call from that worker's thread.</summary>
     public SrNetwork At(int scale, int worker, bool float32 = false)
@@ -32,7 +34,7 @@ internal sealed class NetworkSet : IDisposable
         {
             if (_networks.TryGetValue((scale, worker, body), out SrNetwork? ready))
                 return ready;
-            LoadedModel model = _catalog.Load(_network, scale);
+            LoadedModel model = Model(scale);
             if (!_parameters.TryGetValue(scale, out ParameterSet? parameters))
                 _parameters.Add(scale, parameters = new ParameterSet(model.Shape.Parameters, model.Tensors, model.FileName, device: _device));
             SrNetwork network = model.SrShape.CreateNetwork(parameters, body);
@@ -41,10 +43,12 @@ internal sealed class NetworkSet : IDisposable
         }
     }
 
+    private LoadedModel Model(int scale) => _models.GetOrAdd(scale, at => _catalog.Load(_network, at));
+
     /// <summary>Weight and bias of the tail at a scale.</summary>
     public (int Scale, TensorData Weight, TensorData Bias) TailAt(int scale)
     {
-        LoadedModel model = _catalog.Load(_network, scale);
+        LoadedModel model = Model(scale);
         return (scale, model.Tensors[model.SrShape.TailName + ".weight"], model.Tensors[model.SrShape.TailName + ".bias"]);
     }
 
