@@ -116,7 +116,7 @@ public sealed class TrainingTests : IDisposable
     public void The_shipped_weights_are_clearly_better_than_bicubic_on_set5(int scale, double least)
     {
         LoadedModel model = new ModelCatalog(Path.Combine(AppContext.BaseDirectory, "models")).Load("omnisr-light", scale);
-        double psnr = Validation.Psnr(model.Shape, model.Tensors, Validation.Load(Fixtures.Path("set5", "HR"), scale)).Average(score => score.PsnrY);
+        double psnr = Validation.Psnr((OmniSrShape)model.Shape, model.Tensors, Validation.Load(Fixtures.Path("set5", "HR"), scale)).Average(score => score.PsnrY);
         Assert.True(psnr >= least, $"{psnr}");
         Assert.Equal(model.Card!.Scores["set5_psnr_y"], psnr, 0.002);
     }
@@ -126,8 +126,8 @@ public sealed class TrainingTests : IDisposable
     {
         LoadedModel model = new ModelCatalog(Path.Combine(AppContext.BaseDirectory, "models")).Load("omnisr-light", 4);
         IReadOnlyList<TrainingPhoto> images = Validation.Load(Fixtures.Path("set5", "HR"), 4);
-        IReadOnlyList<ValidationScore> exact = Validation.Psnr(model.Shape, model.Tensors, images);
-        IReadOnlyList<ValidationScore> fast = Validation.Psnr(model.Shape, model.Tensors, images, TorchSharp.torch.ScalarType.BFloat16);
+        IReadOnlyList<ValidationScore> exact = Validation.Psnr((OmniSrShape)model.Shape, model.Tensors, images);
+        IReadOnlyList<ValidationScore> fast = Validation.Psnr((OmniSrShape)model.Shape, model.Tensors, images, TorchSharp.torch.ScalarType.BFloat16);
         Assert.All(exact.Zip(fast), pair => Assert.Equal(pair.First.PsnrY, pair.Second.PsnrY, 0.02));
     }
 
