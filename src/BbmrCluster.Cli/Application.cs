@@ -79,7 +79,7 @@ internal static class Application
         // "A command is missing" says nothing beside the word that was taken for one.
         string[] messages = [.. parsed.Errors.Where(error => parsed.Errors.Count == 1 || error.SymbolResult is not CommandResult).Select(error => error.Message).Distinct(StringComparer.Ordinal)];
         foreach (string message in messages.Length > 0 ? messages : [parsed.Errors[^1].Message])
-            Console.Error.WriteLine($"bbmr: {Terminal.Printable(message)}");
+            Console.Error.WriteLine($"bbmr: {Terminal.Printable(string.Join(' ', message.Split(['\r', '\n', '\t'], StringSplitOptions.RemoveEmptyEntries)))}");
         Console.Error.WriteLine(HintFor(parsed));
         return ExitCodes.Usage;
     }

@@ -30,6 +30,17 @@ internal sealed class Interruption : IDisposable
         return _stop.Token;
     }
 
+    /// <summary>
+    /// Ends the process without the exit handlers of native libraries: a device may still be at work after a stop, and
+    /// libtorch crashes when it is taken down under its own threads.
+    /// </summary>
+    public static void EndNow(int exitCode)
+    {
+        Console.Out.Flush();
+        Console.Error.Flush();
+        Exit(exitCode);
+    }
+
     /// <inheritdoc/>
     public void Dispose()
     {
@@ -37,6 +48,9 @@ internal sealed class Interruption : IDisposable
             registration.Dispose();
         _stop.Dispose();
     }
+
+    [DllImport("libc", EntryPoint = "_exit"), DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static extern void Exit(int status);
 
     private void Handle(PosixSignalContext context, int exitCode)
     {
@@ -48,6 +62,6 @@ internal sealed class Interruption : IDisposable
             return;
         }
         TemporaryFile.DeleteAll();
-        Environment.Exit(_exitCode);
+        EndNow(_exitCode);
     }
 }

@@ -1,3 +1,6 @@
 using BbmrCluster.Cli;
 
-return await Application.RunAsync(args);
+int code = await Application.RunAsync(args);
+if (code is ExitCodes.Interrupted or ExitCodes.Terminated)
+    Interruption.EndNow(code);
+return code;

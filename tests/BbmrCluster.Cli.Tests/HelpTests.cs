@@ -46,7 +46,14 @@ public class HelpTests
     [InlineData("frobnicate")]
     [InlineData("rescale")]
     [InlineData("rescale", "a.png", "--scales", "2,3,4")]
+    [InlineData("rescale", "a.png", "--scales", "2")]
     [InlineData("rescale", "a.png", "--rate", "16")]
+    [InlineData("rescale", "a.png", "--rate", "x")]
+    [InlineData("rescale", "a.png", "--scales", "2,4", "--rate", "8")]
+    [InlineData("rescale", "a.png", "--scorrer", "bicubic")]
+    [InlineData("rescale", "a.png", "--scorer", "magic")]
+    [InlineData("rescale", "a.png", "--max-pixels", "-1")]
+    [InlineData("info", "a.bbmr", "--bogus")]
     [InlineData("rescale", "a.png", "--allocator", "magic")]
     [InlineData("rescale", "a.png", "--device", "gpu")]
     [InlineData("rescale", "a.png", "--max-work", "plenty")]
@@ -62,6 +69,8 @@ public class HelpTests
         Assert.Empty(result.Output);
         Assert.Matches(@"^bbmr: [^\n]+\nTry 'bbmr[^\n]+\n$", result.Error);
         Assert.DoesNotContain("   at ", result.Error, StringComparison.Ordinal);
+        Assert.DoesNotContain("??", result.Error, StringComparison.Ordinal);
+        Assert.DoesNotContain("System.", result.Error, StringComparison.Ordinal);
     }
 
     [Fact]

@@ -38,6 +38,16 @@ internal static class Amounts
         return from;
     };
 
+    /// <summary>A number of pixels, which may be larger than an int.</summary>
+    public static long Pixels(ArgumentResult argument)
+    {
+        string text = argument.Tokens[0].Value;
+        if (long.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out long value) && value is >= 1 and <= 1L << 50)
+            return value;
+        argument.AddError($"'{text}' is not a number of pixels.");
+        return 1;
+    }
+
     /// <summary>12.3 MB.</summary>
     public static string Text(long bytes) => bytes switch
     {

@@ -24,6 +24,21 @@ internal sealed class BbmrCommand(string name, string description, params string
     /// <summary>Sets what the command does.</summary>
     public void RunAsync(Func<ParseResult, CommandServices, Task<int>> action) => SetAction((parsed, _) => action(parsed, Services!));
 
+    /// <summary>An argument for one or more files, where an option that does not exist is not mistaken for one.</summary>
+    public static Argument<string[]> FilesArgument(string name, string description)
+    {
+        var argument = new Argument<string[]>(name) { Description = description, Arity = ArgumentArity.OneOrMore };
+        argument.Validators.Add(result =>
+        {
+            foreach (string value in result.Tokens.Select(token => token.Value))
+            {
+                if (value.StartsWith('-') && !Path.Exists(value))
+                    result.AddError($"There is no option '{value}', nor a file of that name.");
+            }
+        });
+        return argument;
+    }
+
     /// <summary>"bbmr models verify".</summary>
     public static string PathOf(Command command) => command.Parents.OfType<Command>().FirstOrDefault() is { } parent
         ? $"{PathOf(parent)} {command.Name}"

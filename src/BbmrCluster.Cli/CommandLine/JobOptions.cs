@@ -14,7 +14,7 @@ internal sealed class JobOptions
     private readonly Option<string> _scorer = new("--scorer") { Description = "How block errors are found: a very light network, the reconstruction network itself, or without a network", HelpName = "omnisr-light|same|bicubic", DefaultValueFactory = _ => EngineSettings.Default.Scorer };
     private readonly Option<string> _allocator = new("--allocator") { Description = "How block scales are chosen: least squared error, or the paper's Algorithm 1", HelpName = "sse|paper[:t=..,max=..]", DefaultValueFactory = _ => "sse" };
     private readonly Option<ScaleSet> _scales = new("--scales") { Description = "Scales a block may be stored at", HelpName = "K,K,K", DefaultValueFactory = _ => ScaleSet.Default };
-    private readonly Option<int?> _rate = new("--rate") { Description = "Scale whose pixel rate the whole image keeps (default: the middle scale)", HelpName = "K" };
+    private readonly Option<int?> _rate = new("--rate") { Description = "Scale whose pixel rate the whole image keeps (default: the middle scale)", HelpName = "K", CustomParser = argument => Amounts.Whole(1, 128, "a scale")(argument) };
     private readonly Option<string> _downscaler = new("--downscaler") { Description = "How blocks are made smaller", HelpName = "bicubic|downnet", DefaultValueFactory = _ => EngineSettings.Default.Downscaler };
     private readonly Option<string> _precision = Precision();
     private readonly Option<string> _device = Device();
@@ -23,8 +23,8 @@ internal sealed class JobOptions
     private readonly Option<long?> _maxWork = new("--max-work") { Description = "Most bytes of intermediate files, e.g. 20G (default: half of the free space)", HelpName = "BYTES", CustomParser = Amounts.Bytes };
     private readonly Option<bool> _force = new("--force") { Description = "Replace results that exist (never an input)" };
     private readonly Option<bool> _dryRun = new("--dry-run") { Description = "Only say what would be done: blocks, work space, estimated time" };
-    private readonly Option<long> _maxPixels = new("--max-pixels") { Description = "Refuse larger images", HelpName = "N", DefaultValueFactory = _ => ImageLimits.Default.MaxPixels };
-    private readonly Option<int> _maxSide = new("--max-side") { Description = "Refuse images with a longer side", HelpName = "N", DefaultValueFactory = _ => ImageLimits.Default.MaxSide };
+    private readonly Option<long> _maxPixels = new("--max-pixels") { Description = "Refuse larger images", HelpName = "N", DefaultValueFactory = _ => ImageLimits.Default.MaxPixels, CustomParser = Amounts.Pixels };
+    private readonly Option<int> _maxSide = new("--max-side") { Description = "Refuse images with a longer side", HelpName = "N", DefaultValueFactory = _ => ImageLimits.Default.MaxSide, CustomParser = Amounts.Whole(1, int.MaxValue, "a number of pixels") };
 
     /// <summary>Adds the options to a command.</summary>
     /// <param name="command">The command.</param>
@@ -34,7 +34,7 @@ internal sealed class JobOptions
     {
         _scorer.AcceptOnlyFromAmong("omnisr-light", "same", "bicubic");
         _downscaler.AcceptOnlyFromAmong("bicubic", "downnet");
-        _format.AcceptOnlyFromAmong("png", "tiff", "webp", "jpeg");
+        _format.AcceptOnlyFromAmong("png", "tiff", "tif", "webp", "jpeg", "jpg");
         _scales.CustomParser = argument =>
         {
             try
@@ -117,7 +117,7 @@ internal sealed class JobOptions
             throw new UserErrorException($"--rate {rate} does not lie between the scales {scales} as a divisor of {BlockGrid.DefaultBlockSize}.", ExitCodes.Usage);
         string output = parsed.GetValue(_output) ?? ".";
         return new JobValues(
-            output, parsed.GetValue(_recursive), parsed.GetValue(_format) ?? "png",
+            output, parsed.GetValue(_recursive), parsed.GetValue(_format) switch { "tif" => "tiff", "jpg" => "jpeg", { } format => format, null => "png" },
             new EngineSettings(
                 parsed.GetValue(_network) ?? EngineSettings.Default.Network, parsed.GetValue(_scorer) ?? EngineSettings.Default.Scorer,
                 parsed.GetValue(_downscaler) ?? EngineSettings.Default.Downscaler, scales,

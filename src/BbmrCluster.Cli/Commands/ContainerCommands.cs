@@ -13,7 +13,7 @@ internal static class ContainerCommands
     /// <summary>bbmr info.</summary>
     public static Command Info()
     {
-        var files = new Argument<string[]>("FILE.bbmr") { Description = "Containers", Arity = ArgumentArity.OneOrMore };
+        var files = BbmrCommand.FilesArgument("FILE.bbmr", "Containers");
         var command = new BbmrCommand("info", "Tells everything a container says about itself.", "bbmr info out/photo.bbmr", "bbmr info out/*.bbmr --json") { files };
         command.Run((parsed, services) => ForEach(parsed.GetRequiredValue(files), services.Terminal, path => ShowInfo(path, services.Terminal)));
         return command;
@@ -22,7 +22,7 @@ internal static class ContainerCommands
     /// <summary>bbmr verify.</summary>
     public static Command Verify()
     {
-        var files = new Argument<string[]>("FILE.bbmr") { Description = "Containers", Arity = ArgumentArity.OneOrMore };
+        var files = BbmrCommand.FilesArgument("FILE.bbmr", "Containers");
         var deep = new Option<bool>("--deep") { Description = "Also restore the image with the pinned networks and look for values that are not finite" };
         var source = new Option<string?>("--source") { Description = "With --deep: the photograph it was made from, to hold the measured errors to", HelpName = "FILE" };
         Option<string> device = JobOptions.Device();
@@ -53,7 +53,7 @@ internal static class ContainerCommands
     {
         var file = new Argument<string>("FILE.bbmr") { Description = "Container" };
         var output = new Option<string?>("--output", "-o") { Description = "Image to write, its format by extension (default: NAME.preview.png in the current folder)", HelpName = "FILE" };
-        var scale = new Option<int?>("--scale") { Description = "The preview is smaller by this (default: the middle scale)", HelpName = "K" };
+        var scale = new Option<int?>("--scale") { Description = "The preview is smaller by this (default: the middle scale)", HelpName = "K", CustomParser = argument => Amounts.Whole(1, 128, "a scale")(argument) };
         var force = new Option<bool>("--force") { Description = "Replace an existing file" };
         var command = new BbmrCommand("extract", "Writes the small preview that a container holds, without a network: blocks of other scales are brought to one scale by bicubic.",
             "bbmr extract out/photo.bbmr -o preview.png") { file, output, scale, force };
@@ -65,6 +65,8 @@ internal static class ContainerCommands
             int at = parsed.GetValue(scale) ?? reader.Header.Scales.Middle;
             if (reader.Header.Scales.IndexOf(at) < 0)
                 throw new UserErrorException($"--scale {at} is not one of the container's scales {reader.Header.Scales}.", ExitCodes.Usage);
+            if (ImageEncoder.WhyNot(target, new ImageInfo(reader.Header.Width / at, reader.Header.Height / at, reader.Header.ColourChannels, HasAlpha: false, reader.Header.BitDepth, "", reader.Header.Metadata)) is { } reason)
+                throw new UserErrorException($"{target}: {reason}.");
             using var temporary = TemporaryFile.For(target, parsed.GetValue(force), path);
             (int width, int height) = Preview.Write(reader, at, temporary.Path);
             temporary.Commit();

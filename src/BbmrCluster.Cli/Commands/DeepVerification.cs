@@ -43,7 +43,9 @@ internal sealed record DeepVerification(int Blocks, string? QualityKind, double?
         DeepVerification Failed(string problem, double? psnr = null) => new(grid.Count, kind, recorded, psnr, false, problem);
 
         NativeRuntime.Apply();
-        var settings = new EngineSettings(header.Network, "bicubic", header.Downscaler, header.Scales, header.Precision, device, threads, 0);
+        // A machine without bfloat16 takes float32, which is within the tolerance.
+        string precision = header.Precision is "bfloat16" ? "auto" : header.Precision;
+        var settings = new EngineSettings(header.Network, "bicubic", header.Downscaler, header.Scales, precision, device, threads, 0);
         var factory = new EngineFactory();
         foreach ((string name, string hash) in factory.WeightHashes(settings))
         {

@@ -61,7 +61,7 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
         {
             try
             {
-                EngineSettings engine = kind == JobKind.Upscale ? EngineOf(image.Source) : values.Engine;
+                EngineSettings engine = EngineFactory.WithPrecision(kind == JobKind.Upscale ? EngineOf(image.Source) : values.Engine);
                 if (!hashes.TryGetValue(engine, out IReadOnlyDictionary<string, string>? weights))
                     hashes[engine] = weights = engines.WeightHashes(engine);
                 var job = new ImageJob(new ImageId("unnamed"), kind, image.Source, image.DisplayName, image.Outputs, engine, engines.DeviceClass(engine),

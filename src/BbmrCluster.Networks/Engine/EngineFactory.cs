@@ -28,6 +28,11 @@ public sealed class EngineFactory(ModelCatalog? catalog = null) : IEngineFactory
     /// <inheritdoc/>
     public string DeviceClass(EngineSettings settings) => Devices.ClassOf(Devices.Resolve(settings.Device));
 
+    /// <summary>The settings with what "auto" means on this device in place of the precision, for the record of a job.</summary>
+    /// <exception cref="EngineUnavailableException">The device or the precision is not there: one sentence.</exception>
+    public static EngineSettings WithPrecision(EngineSettings settings) =>
+        settings with { Precision = Devices.BodyType(settings.Precision, Devices.Resolve(settings.Device)) == torch.ScalarType.BFloat16 ? "bfloat16" : "float32" };
+
     /// <inheritdoc/>
     public IEngine Create(EngineSettings settings)
     {
