@@ -48,7 +48,11 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
         });
         Command<ArchiveFacts.ImageNotified>(fact => Tell(fact.Notification));
         Command<Reminder>(_ => Remind());
-        Command<Terminated>(gone => _watchers.Remove(gone.ActorRef));
+        // A block: what an expression returns would say whether the message was handled, and one that was not ends the actor.
+        Command<Terminated>(gone =>
+        {
+            _watchers.Remove(gone.ActorRef);
+        });
         Command<StopWhenWritten>(_ =>
         {
             Enqueue(_ => [], () => Context.Stop(Self));

@@ -57,7 +57,10 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
             if (_held.TryGetValue((cancelled.ImageId, cancelled.Lease), out var held))
                 held.Cancellation.Cancel();
         });
-        Receive<LeaseReplies.LeaseAcknowledged>(known => _unacknowledged.Remove((known.ImageId, known.Lease)));
+        Receive<LeaseReplies.LeaseAcknowledged>(known =>
+        {
+            _unacknowledged.Remove((known.ImageId, known.Lease));
+        });
         Receive<DeviceMessages.DeviceReport>(report =>
         {
             if (_held.TryGetValue((report.ImageId, report.Lease), out var held))

@@ -1,4 +1,5 @@
 using Akka.Actor;
+using Akka.TestKit.Xunit2;
 using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Journal;
@@ -429,6 +430,29 @@ public sealed class LocalNodeSpecs : IDisposable
         await using var node = await TestNode.StartAsync(_world, _folder, settings: TestNode.Fast with { DeleteBlobs = image => deleted.TrySetResult(image) });
         await node.RunAsync(job);
         Assert.Equal(job.Id, await deleted.Task.WaitAsync(TimeSpan.FromSeconds(10)));
+    }
+
+    [Fact]
+    public async Task A_watcher_that_goes_after_the_end_does_not_take_the_archive_with_it()
+    {
+        var job = FakeWorld.Job("a", 300, 200);
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        using var kit = new TestKit(node.System);
+        var errors = kit.CreateTestProbe();
+        node.System.EventStream.Subscribe(errors.Ref, typeof(Akka.Event.Error));
+        // Its parent does not stop it when it is idle, as a busy one would not yet have.
+        var archive = node.System.ActorOf(Archives.ArchiveCoordinator.Props(new ArchiveId("x"), node.Images, continues: false, TestNode.Fast));
+        var watcher = kit.CreateTestProbe();
+        archive.Tell(new ArchiveCommands.SubmitArchive(new ArchiveId("x"), new RunId("one"), default, 1), watcher.Ref);
+        archive.Tell(new ArchiveCommands.AddPage(new ArchiveId("x"), new RunId("one"), 0, [job]), watcher.Ref);
+        await watcher.FishForMessageAsync(message => message is ArchiveReplies.Notified { Notification: JobNotification.ArchiveFinished }, TimeSpan.FromSeconds(20));
+        kit.Watch(watcher.Ref);
+        node.System.Stop(watcher.Ref);
+        await kit.ExpectTerminatedAsync(watcher.Ref, TimeSpan.FromSeconds(10));
+
+        archive.Tell(new ArchiveCommands.SubmitArchive(new ArchiveId("x"), new RunId("one"), default, 1), kit.TestActor);
+        await kit.FishForMessageAsync(message => message is ArchiveReplies.ArchiveAccepted, TimeSpan.FromSeconds(10));
+        await errors.ExpectNoMsgAsync(TimeSpan.FromMilliseconds(200));
     }
 
     private static async Task Eventually(Func<bool> holds)
