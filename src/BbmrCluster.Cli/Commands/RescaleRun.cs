@@ -118,6 +118,10 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
             Handle(notification, tracker);
             display.Show(tracker.Now);
         }
+        // A stopped run says nothing about the images it leaves.
+        foreach (ImageJob left in _open.Values.ToList())
+            Settle(new ImageLine(left.DisplayName, "interrupted"));
+        _open.Clear();
     }
 
     private void Handle(JobNotification notification, ProgressTracker tracker)
@@ -174,7 +178,7 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
         _terminal.Json(line);
         if (line.State == "failed")
             _terminal.Problem($"{line.Input}: {line.Error}");
-        else
+        else if (line.State != "interrupted")
             _terminal.Result(line.ToString());
     }
 

@@ -94,7 +94,10 @@ public sealed class Bbmr : IDisposable
         while (!Error.Contains(text, StringComparison.Ordinal))
         {
             if (_process.HasExited || Environment.TickCount64 > until)
+            {
+                _process.Kill(entireProcessTree: true);
                 throw new InvalidOperationException($"'{text}' never appeared.\n{Wait()}");
+            }
             Thread.Sleep(20);
         }
     }
