@@ -1,3 +1,6 @@
+using System.IO.Hashing;
+using System.Text;
+
 namespace BbmrCluster.Actors.Work;
 
 /// <summary>
@@ -11,22 +14,16 @@ internal static class CommitStage
     /// <summary>Temporary name of an output, in its own folder so that the rename stays within one file system.</summary>
     public static string TemporaryPath(ImageJob job, int attempt, string output) =>
         // The extension stays at the end: coders go by it.
-        Path.Combine(Path.GetDirectoryName(output)!, $"{TemporaryPrefix}{job.Id}-{attempt}{TemporarySuffix}{Suffix(job, output)}");
+        Path.Combine(Path.GetDirectoryName(output)!, $"{TemporaryPrefix}{Owner(job)}-{attempt}{TemporarySuffix}{Suffix(job, output)}");
 
-    /// <summary>Deletes all temporary outputs of a job.</summary>
+    /// <summary>Deletes all temporary outputs of a job, also those that it left behind when it had other parameters.</summary>
     public static void Sweep(ImageJob job)
     {
         foreach (string folder in OutputNaming.FilesOf(job.Outputs, job.Kind).Select(file => Path.GetDirectoryName(file)!).Distinct(StringComparer.Ordinal).Where(Directory.Exists))
         {
-            // One id may begin with another: only digits may lie between it and the suffix.
-            string prefix = $"{TemporaryPrefix}{job.Id}-";
+            string prefix = $"{TemporaryPrefix}{Owner(job)}-";
             foreach (string file in Directory.EnumerateFiles(folder, $"{prefix}*{TemporarySuffix}*").ToList())
-            {
-                string name = Path.GetFileName(file);
-                int end = name.IndexOf(TemporarySuffix, prefix.Length, StringComparison.Ordinal);
-                if (name.AsSpan(prefix.Length, end - prefix.Length).IndexOfAnyExceptInRange('0', '9') < 0)
-                    File.Delete(file);
-            }
+                File.Delete(file);
         }
     }
 
@@ -58,6 +55,9 @@ internal static class CommitStage
         foreach (string folder in outputs.Select(output => Path.GetDirectoryName(output.Path)!).Distinct(StringComparer.Ordinal))
             FileSystem.SyncDirectory(folder);
     }
+
+    // By the report's path, not by the image's id: the id changes with the parameters, the place of the outputs does not.
+    private static string Owner(ImageJob job) => Convert.ToHexStringLower(XxHash3.Hash(Encoding.UTF8.GetBytes(job.Outputs.Report)));
 
     private static bool IsOurs(OutputFile output, CancellationToken cancellation) =>
         !File.Exists(output.TemporaryPath) && ExistingOutputs.HasHash(output.Path, output.Length, output.Sha256, cancellation);

@@ -247,10 +247,12 @@ public sealed class OutputSafetyTests
     {
         using var bench = new Bench();
         Directory.CreateDirectory(bench.Out);
-        string other = Path.Combine(bench.Out, ".bbmr-img-2-1.tmp.png"), own = Path.Combine(bench.Out, ".bbmr-img-17.tmp.png");
+        ImageJob job = bench.Job(bench.Picture("in.png", 20, 20)), neighbour = bench.Job(bench.Picture("other.png", 20, 20));
+        string other = CommitStage.TemporaryPath(neighbour, 1, neighbour.Outputs.Image!);
+        string own = CommitStage.TemporaryPath(job with { Id = new ImageId("other-parameters") }, 7, job.Outputs.Image!);
         File.WriteAllText(other, "of another image");
-        File.WriteAllText(own, "of a run before");
-        bench.Driver(bench.Job(bench.Picture("in.png", 20, 20))).Ingest();
+        File.WriteAllText(own, "of a run before, with other parameters");
+        bench.Driver(job).Ingest();
         Assert.Equal([other], Directory.GetFileSystemEntries(bench.Out));
     }
 
