@@ -1,6 +1,3 @@
-using System.Numerics;
-using System.Runtime.InteropServices;
-
 namespace BbmrCluster.Imaging;
 
 /// <summary>
@@ -134,8 +131,8 @@ public static class Niqe
                     for (int dx = 0; dx < NiqeParameters.WindowSide; dx++)
                     {
                         double weight = window[dy + Radius, dx];
-                        AddScaled(_line.AsSpan(dx, width), weight, _mean);
-                        AddScaled(_squares.AsSpan(dx, width), weight, _meanOfSquares);
+                        SsimAccumulator.AddScaled(_line.AsSpan(dx, width), weight, _mean);
+                        SsimAccumulator.AddScaled(_squares.AsSpan(dx, width), weight, _meanOfSquares);
                     }
                 }
 
@@ -156,16 +153,6 @@ public static class Niqe
                 _line[x] = row[Math.Clamp(x - Radius, 0, width - 1)];
                 _squares[x] = _line[x] * _line[x];
             }
-        }
-
-        private static void AddScaled(ReadOnlySpan<double> source, double weight, Span<double> target)
-        {
-            ReadOnlySpan<Vector<double>> from = MemoryMarshal.Cast<double, Vector<double>>(source);
-            Span<Vector<double>> to = MemoryMarshal.Cast<double, Vector<double>>(target);
-            for (int i = 0; i < to.Length; i++)
-                to[i] += from[i] * weight;
-            for (int i = to.Length * Vector<double>.Count; i < target.Length; i++)
-                target[i] += source[i] * weight;
         }
     }
 

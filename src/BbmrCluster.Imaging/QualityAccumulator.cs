@@ -193,7 +193,8 @@ internal sealed class SsimAccumulator
             AddScaled(source.Slice(t, target.Length), Gaussian[t], target);
     }
 
-    private static void AddScaled(ReadOnlySpan<double> source, double weight, Span<double> target)
+    /// <summary>target += source x weight.</summary>
+    internal static void AddScaled(ReadOnlySpan<double> source, double weight, Span<double> target)
     {
         ReadOnlySpan<Vector<double>> from = MemoryMarshal.Cast<double, Vector<double>>(source);
         Span<Vector<double>> to = MemoryMarshal.Cast<double, Vector<double>>(target);
