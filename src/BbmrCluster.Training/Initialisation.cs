@@ -79,6 +79,35 @@ public static class Initialisation
         return values;
     }
 
+    /// <summary>
+    /// A deeper network that computes exactly what a trained one does: each new group adds nothing (the 1x1 convolution
+    /// behind its attention is zero), its spatial attention is one constant, and the last convolution undoes that constant.
+    /// So training a deep network starts at the quality of the shallow one.
+    /// </summary>
+    /// <param name="state">A trained network of <paramref name="shallow"/>.</param>
+    /// <param name="shallow">Its shape.</param>
+    /// <param name="osags">Groups of the deeper network, more than it has.</param>
+    /// <param name="seed">Of the new groups' other values.</param>
+    public static IReadOnlyDictionary<string, TensorData> Deepened(IReadOnlyDictionary<string, TensorData> state, OmniSrShape shallow, int osags, int seed)
+    {
+        // sigmoid(2) = 0.88 is near enough to 1 to keep the features' size and far enough for a gradient.
+        const float GateBias = 2;
+        var values = new Dictionary<string, TensorData>(FromBicubic(shallow with { Osags = osags }, seed), StringComparer.Ordinal);
+        foreach ((string name, TensorData tensor) in state)
+            values[name] = tensor;
+        for (int group = shallow.Osags; group < osags; group++)
+        {
+            string prefix = $"residual_layer.{group}.";
+            Array.Clear(values[prefix + "residual_layer.1.weight"].Values);
+            Array.Clear(values[prefix + "residual_layer.1.bias"].Values);
+            Array.Clear(values[prefix + "esa.conv4.weight"].Values);
+            Array.Fill(values[prefix + "esa.conv4.bias"].Values, GateBias);
+        }
+        float undo = MathF.Pow(1 + MathF.Exp(-GateBias), osags - shallow.Osags);
+        values["output.weight"] = values["output.weight"] with { Values = Array.ConvertAll(values["output.weight"].Values, value => value * undo) };
+        return values;
+    }
+
     private static void CarryColours(TensorData weight, TensorData bias)
     {
         // Feature 4 c + d holds colour c at offset (-1 or 1, -1 or 1).

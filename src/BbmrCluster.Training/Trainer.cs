@@ -125,6 +125,8 @@ public static class Trainer
             return Initialisation.FromBicubic(shape, recipe.Seed);
         IReadOnlyDictionary<string, TensorData> state = SafetensorsFile.Read(path).Tensors;
         OmniSrShape other = OmniSrShape.Of(state, path);
+        if (other.Osags < shape.Osags)
+            state = Initialisation.Deepened(state, other, shape.Osags, recipe.Seed);
         return other.Scale == shape.Scale ? state : Initialisation.FromOtherScale(state, other, shape.Scale);
     }
 }
