@@ -73,15 +73,6 @@ internal static class ArchiveEvents
     public sealed record Finished(DateTimeOffset At) : IArchiveEvent;
 }
 
-/// <summary>Where an image of an archive stands in the journal; being open is not journaled.</summary>
-internal enum ItemState : byte
-{
-    Pending,
-    Done,
-    Skipped,
-    Failed,
-}
-
 /// <summary>Own stop message: a poison pill would overtake outstanding writes.</summary>
 internal sealed record StopWhenWritten : INoSerializationVerificationNeeded, IDeadLetterSuppression
 {
