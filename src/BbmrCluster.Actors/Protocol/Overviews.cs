@@ -121,11 +121,7 @@ public enum PoisonRule : byte
 public sealed record WorkPolicy(Priority Priority = default, int Attempts = 3, PoisonRule Poison = PoisonRule.Quarantine)
 {
     /// <summary>Checks the ranges.</summary>
-    /// <exception cref="ArgumentOutOfRangeException">Outside.</exception>
-    public WorkPolicy Validate()
-    {
-        ArgumentOutOfRangeException.ThrowIfLessThan(Attempts, 1);
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(Attempts, 100);
-        return this;
-    }
+    /// <exception cref="InvalidOperationException">The attempts are not 1 to 100.</exception>
+    public WorkPolicy Validate() =>
+        Attempts is >= 1 and <= 100 ? this : throw new InvalidOperationException($"A lease can be tried 1 to 100 times, not {Attempts}.");
 }
