@@ -1,5 +1,6 @@
 using BbmrCluster.Networks.Craft;
 using BbmrCluster.Networks.DownNet;
+using BbmrCluster.Networks.JointSr;
 using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
@@ -7,11 +8,14 @@ using static TorchSharp.torch;
 namespace BbmrCluster.Networks;
 
 /// <summary>What varies between networks of one architecture; it determines every parameter's name and shape.</summary>
-/// <param name="Scale">Factor by which the network up- or downscales.</param>
+/// <param name="Scale">Factor by which the network up- or downscales; the finest of several.</param>
 public abstract record NetworkShape(int Scale)
 {
-    /// <summary>omnisr, craft or downnet.</summary>
+    /// <summary>omnisr, craft, downnet, joint-omnisr or joint-craft.</summary>
     public abstract string Architecture { get; }
+
+    /// <summary>Every scale that the model works at, ascending.</summary>
+    public virtual IReadOnlyList<int> Scales => [Scale];
 
     /// <summary>What the network is, for messages, e.g. "an OmniSR network of 5 groups at scale 4".</summary>
     public abstract string Description { get; }
@@ -34,6 +38,8 @@ public abstract record NetworkShape(int Scale)
     public static (NetworkShape Shape, IReadOnlyDictionary<string, TensorData> Parameters) Recognise(IReadOnlyDictionary<string, TensorData> state, string source)
     {
         state = Unwrap(state);
+        if (JointSrShape.Recognises(state))
+            return (JointSrShape.Of(state, source), state);
         if (state.ContainsKey("conv_first.weight"))
             return (CraftShape.Of(state, source), CraftShape.WithoutBuffers(state));
         if (state.ContainsKey("0.weight"))
@@ -67,6 +73,9 @@ public abstract record SrNetworkShape(int Scale, int Channels) : NetworkShape(Sc
 
     /// <summary>Name of the last convolution, C -> 3 scale^2 channels, before the pixel shuffle.</summary>
     public abstract string TailName { get; }
+
+    /// <summary>The parameters of the feature extractor: all but the tail.</summary>
+    public IReadOnlyList<(string Name, long[] Shape)> FeatureParameters => [.. Parameters.SkipLast(2)];
 
     /// <summary>The value that stands for black; white is 1.</summary>
     public abstract float Black { get; }

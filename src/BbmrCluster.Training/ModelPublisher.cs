@@ -42,11 +42,10 @@ public static class ModelPublisher
 
         Directory.CreateDirectory(folder);
         string path = Path.Combine(folder, $"{network}-x{shape.Scale}.safetensors");
-        SafetensorsFile.Write(path, weights, new Dictionary<string, string>(StringComparer.Ordinal) { ["architecture"] = "omnisr" },
+        SafetensorsFile.Write(path, weights, new Dictionary<string, string>(StringComparer.Ordinal) { ["architecture"] = shape.Architecture },
             halfIsEnough ? TensorStorage.Float16 : TensorStorage.Float32);
-        var card = new ModelCard(network, "omnisr", shape.Scale, shape.Osags, shape.Parameters.Sum(p => p.Shape.Aggregate(1L, (a, b) => a * b)),
-            Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(path))), data, "bicubic", steps, Math.Round(seconds),
-            JsonSerializer.Deserialize<JsonElement>(recipe.ToJson()), scores, licence);
+        var card = ModelCard.Of(network, shape, Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(path))), data, licence, steps, Math.Round(seconds),
+            JsonSerializer.Deserialize<JsonElement>(recipe.ToJson()), scores);
         card.Save(Path.ChangeExtension(path, ".json"));
         return card;
     }

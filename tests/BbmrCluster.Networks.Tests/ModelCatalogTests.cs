@@ -16,8 +16,8 @@ public sealed class ModelCatalogTests : IDisposable
     {
         string path = _folder.File($"omnisr-light-x{scale}.safetensors");
         SafetensorsFile.Write(path, ReferenceNumbers.Weights(new OmniSrShape(scale, osags).Parameters));
-        new ModelCard("omnisr-light", "omnisr", scale, 1, 1, hash ?? Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(path))),
-            "test", "bicubic", 1, 1, null, new Dictionary<string, double> { ["set5_psnr_y"] = 30 }, "test").Save(Path.ChangeExtension(path, ".json"));
+        ModelCard.Of("omnisr-light", new OmniSrShape(scale, 1), hash ?? Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(path))),
+            "test", "test", 1, 1, scores: new Dictionary<string, double> { ["set5_psnr_y"] = 30 }).Save(Path.ChangeExtension(path, ".json"));
         return path;
     }
 
@@ -26,9 +26,9 @@ public sealed class ModelCatalogTests : IDisposable
     {
         WriteModel(4);
         IReadOnlyList<ModelEntry> list = new ModelCatalog(_folder.Root).List();
-        Assert.Equal(ModelCatalog.Networks.Count * 3, list.Count);
+        Assert.Equal(ModelNames.Networks.Count * 11, list.Count);
         ModelEntry ready = Assert.Single(list, entry => entry.State == ModelState.Ready);
-        Assert.Equal(("omnisr-light", 4, 30), (ready.Network, ready.Scale, ready.Card!.Scores["set5_psnr_y"]));
+        Assert.Equal(("omnisr-light", 4, 30), (ready.Model, ready.Scale, ready.Card!.Scores["set5_psnr_y"]));
         Assert.All(list.Where(entry => entry != ready), entry => Assert.True(entry is { State: ModelState.WithoutWeights, Problem: not null }));
     }
 
@@ -38,7 +38,7 @@ public sealed class ModelCatalogTests : IDisposable
         WriteModel(4, hash: new string('0', 64));
         var catalog = new ModelCatalog(_folder.Root);
         Assert.Contains("is not the file that its card describes", Assert.Throws<EngineUnavailableException>(() => catalog.Load("omnisr-light", 4)).Message);
-        Assert.Equal(ModelState.Damaged, Assert.Single(catalog.Verify(), entry => entry is { Network: "omnisr-light", Scale: 4 }).State);
+        Assert.Equal(ModelState.Damaged, Assert.Single(catalog.Verify(), entry => entry is { Model: "omnisr-light", Scale: 4 }).State);
     }
 
     [Fact]
@@ -48,13 +48,13 @@ public sealed class ModelCatalogTests : IDisposable
         byte[] bytes = File.ReadAllBytes(path);
         bytes[^1] ^= 1;
         File.WriteAllBytes(path, bytes);
-        Assert.Equal(ModelState.Damaged, new ModelCatalog(_folder.Root).Verify().First(entry => entry is { Network: "omnisr-light", Scale: 2 }).State);
+        Assert.Equal(ModelState.Damaged, new ModelCatalog(_folder.Root).Verify().First(entry => entry is { Model: "omnisr-light", Scale: 2 }).State);
 
         WriteModel(8, osags: 2);
-        Assert.Contains("2 groups at scale 8", new ModelCatalog(_folder.Root).Verify().First(entry => entry is { Network: "omnisr-light", Scale: 8 }).Problem);
+        Assert.Contains("2 groups at scale 8", new ModelCatalog(_folder.Root).Verify().First(entry => entry is { Model: "omnisr-light", Scale: 8 }).Problem);
 
         File.WriteAllText(_folder.File("omnisr-light-x8.json"), "{}");
-        Assert.Contains("is not a model card", new ModelCatalog(_folder.Root).List().First(entry => entry is { Network: "omnisr-light", Scale: 8 }).Problem);
+        Assert.Contains("is not a model card", new ModelCatalog(_folder.Root).List().First(entry => entry is { Model: "omnisr-light", Scale: 8 }).Problem);
     }
 
     [Fact]
@@ -70,7 +70,7 @@ public sealed class ModelCatalogTests : IDisposable
         string path = WriteModel(4);
         File.Delete(Path.ChangeExtension(path, ".json"));
         var catalog = new ModelCatalog(_folder.Root);
-        Assert.Equal(ModelState.WithoutCard, catalog.Verify().First(entry => entry is { Network: "omnisr-light", Scale: 4 }).State);
+        Assert.Equal(ModelState.WithoutCard, catalog.Verify().First(entry => entry is { Model: "omnisr-light", Scale: 4 }).State);
         Assert.Equal(4, catalog.Load("omnisr-light", 4).Shape.Scale);
     }
 }

@@ -18,9 +18,9 @@ public sealed class NetworkCostTests
     [InlineData("craft", 3, 744_251, null)]
     [InlineData("craft", 4, 753_344, 0.7837)]
     [InlineData("craft", 8, 815_696, 0.2120)]
-    [InlineData("downnet", 2, 10_176, 0.0523)]
-    [InlineData("downnet", 4, 19_392, 0.0614)]
-    [InlineData("downnet", 8, 28_608, 0.0637)]
+    [InlineData("downnet-omnisr-light", 2, 10_176, 0.0523)]
+    [InlineData("downnet-omnisr-light", 4, 19_392, 0.0614)]
+    [InlineData("downnet-omnisr-light", 8, 28_608, 0.0637)]
     public void Parameters_and_multiply_accumulates_of_a_block_are_the_published_ones(string network, int scale, long parameters, double? gmac)
     {
         NetworkShape shape = ModelCatalog.StandardShape(network, scale);
@@ -67,7 +67,7 @@ public sealed class NetworkCostTests
     [Fact]
     public void Cost_follows_the_block()
     {
-        NetworkShape shape = ModelCatalog.StandardShape("downnet", 4);
+        NetworkShape shape = ModelCatalog.StandardShape("downnet-omnisr", 4);
         Assert.Equal(4 * shape.BlockCost(128).MultiplyAccumulates, shape.BlockCost(256).MultiplyAccumulates);
     }
 }

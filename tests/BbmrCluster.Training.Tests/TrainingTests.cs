@@ -238,7 +238,7 @@ public sealed class TrainingTests : IDisposable
         Assert.Equal(card.Scores["own_bicubic_psnr_y"], card.Scores["own_psnr_y"], 0.01);
         Assert.Equal(JsonValueKind.Object, card.Recipe!.Value.ValueKind);
         var catalog = new ModelCatalog(In("models"));
-        Assert.Equal(ModelState.Ready, catalog.Verify().First(entry => entry is { Network: "omnisr-light", Scale: 2 }).State);
+        Assert.Equal(ModelState.Ready, catalog.Verify().First(entry => entry is { Model: "omnisr-light", Scale: 2 }).State);
         Assert.Equal(card.Sha256, catalog.Load("omnisr-light", 2).Sha256);
     }
 

@@ -50,17 +50,17 @@ internal static class ModelsCommand
         ModelEntry[] ready = [.. entries.Where(entry => entry.State is ModelState.Ready or ModelState.WithoutCard)];
         return ready.Length == 0
             ? throw new UserErrorException($"there are no weights in {catalog.Folder}")
-            : $"{string.Join(", ", ready.GroupBy(entry => entry.Network, StringComparer.Ordinal).Select(group => $"{group.Key} x{string.Join("/", group.Select(entry => entry.Scale))}"))} in {catalog.Folder}";
+            : $"{string.Join(", ", ready.GroupBy(entry => entry.Model, StringComparer.Ordinal).Select(group => $"{group.Key} x{string.Join("/", group.Select(entry => entry.Scale))}"))} in {catalog.Folder}";
     }
 
     private static void Show(ModelEntry entry, Terminal terminal)
     {
         string state = entry.State switch { ModelState.Ready => "ready", ModelState.WithoutCard => "without card", ModelState.WithoutWeights => "no weights", _ => "damaged" };
         ModelCard? card = entry.Card;
-        NetworkCost cost = ModelCatalog.StandardShape(entry.Network, entry.Scale).BlockCost();
+        NetworkCost cost = ModelCatalog.StandardShape(entry.Model, entry.Scale).BlockCost();
         terminal.Json(new
         {
-            network = entry.Network, scale = entry.Scale, state = state.Replace(' ', '_'), path = entry.Path, problem = entry.Problem, architecture = card?.Architecture,
+            network = entry.Model, scale = entry.Scale, state = state.Replace(' ', '_'), path = entry.Path, problem = entry.Problem, architecture = card?.Architecture,
             parameters = card?.Parameters ?? cost.Parameters, gmac_per_block = Math.Round(cost.Gmac, 4), sha256 = card?.Sha256, downscaler = card?.Downscaler, data = card?.Data, steps = card?.Steps, seconds = card?.Seconds, scores = card?.Scores, licence = card?.Licence,
         });
         string about = card is null ? entry.Problem ?? "" : string.Create(CultureInfo.InvariantCulture,
@@ -70,7 +70,7 @@ internal static class ModelsCommand
         // JSON has the reason; for people the state says enough.
         if (entry.State == ModelState.WithoutWeights)
             about = "";
-        terminal.Result(string.Create(CultureInfo.InvariantCulture, $"{entry.Network,-13} x{entry.Scale}  {cost.Gmac,6:0.000} GMAC  {state,-12}  {about}").TrimEnd());
+        terminal.Result(string.Create(CultureInfo.InvariantCulture, $"{entry.Model,-26} {(entry.Scale is { } scale ? "x" + scale : ""),-2}  {cost.Gmac,6:0.000} GMAC  {state,-12}  {about}").TrimEnd());
     }
 
     private static int Parity(string[] files, Terminal terminal)

@@ -1,25 +1,40 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using BbmrCluster.Networks.Craft;
+using BbmrCluster.Networks.JointSr;
+using BbmrCluster.Networks.OmniSr;
 
 namespace BbmrCluster.Networks.Catalog;
 
-/// <summary>What is known about a weight file; JSON (snake_case) beside it under the same name.</summary>
-/// <param name="Network">Network name on the command line, e.g. "omnisr-light".</param>
-/// <param name="Architecture">omnisr, craft or downnet.</param>
-/// <param name="Scale">Upscaling factor.</param>
-/// <param name="Osags">Omni self-attention groups; 0 in other architectures.</param>
+/// <summary>
+/// What is known about a weight file; JSON (snake_case) beside it under the same name. Made by <see cref="Of"/>, so that
+/// what it says of the network is read off the network.
+/// </summary>
+/// <param name="Network">Name of the model as in <see cref="ModelNames"/>, without scale, e.g. "omnisr-light" or "omnisr-light-joint".</param>
+/// <param name="Architecture">omnisr, craft, downnet, joint-omnisr or joint-craft.</param>
 /// <param name="Parameters">Number of values.</param>
 /// <param name="Sha256">Of the weight file, lower-case hex.</param>
 /// <param name="Data">What it was trained on.</param>
 /// <param name="Downscaler">How its LR images were made: bicubic or downnet.</param>
 /// <param name="Steps">Optimizer steps, over all recipes in its line.</param>
 /// <param name="Seconds">Training time, over all recipes in its line.</param>
-/// <param name="Recipe">The recipe it was trained with.</param>
+/// <param name="Recipe">The recipe it was trained with; null when it was trained elsewhere.</param>
 /// <param name="Scores">Measured quality, name to dB, e.g. "set5_psnr_y", with the reference "set5_bicubic_psnr_y".</param>
 /// <param name="Licence">Under what terms it may be used.</param>
+/// <param name="Scale">Factor of a model of one scale; null for JointSR.</param>
+/// <param name="Scales">Scales of JointSR, ascending; null for others.</param>
+/// <param name="Osags">Omni self-attention groups of OmniSR (also inside JointSR); null in other architectures.</param>
+/// <param name="Depths">Cross-refinement steps of each group of CRAFT (also inside JointSR); null in other architectures.</param>
+/// <param name="Description">The network in words; null on old cards.</param>
 public sealed record ModelCard(
-    string Network, string Architecture, int Scale, int Osags, long Parameters, string Sha256, string Data, string Downscaler, long Steps, double Seconds,
-    JsonElement? Recipe, IReadOnlyDictionary<string, double> Scores, string Licence)
+    [property: JsonPropertyOrder(-9)] string Network, [property: JsonPropertyOrder(-9)] string Architecture,
+    long Parameters, string Sha256, string Data, string Downscaler, long Steps, double Seconds,
+    JsonElement? Recipe, IReadOnlyDictionary<string, double> Scores, string Licence,
+    [property: JsonPropertyOrder(-8), JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] int? Scale = null,
+    [property: JsonPropertyOrder(-8), JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] IReadOnlyList<int>? Scales = null,
+    [property: JsonPropertyOrder(-8), JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] int? Osags = null,
+    [property: JsonPropertyOrder(-8), JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] IReadOnlyList<int>? Depths = null,
+    [property: JsonPropertyOrder(-7), JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] string? Description = null)
 {
     private static readonly JsonSerializerOptions Json = new()
     {
@@ -30,6 +45,41 @@ public sealed record ModelCard(
         UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
         WriteIndented = true,
     };
+
+    /// <summary>A card that describes a network of any architecture.</summary>
+    /// <param name="network">Name of the model, see <see cref="ModelNames"/>.</param>
+    /// <param name="shape">Its shape.</param>
+    /// <param name="sha256">Of the weight file, lower-case hex.</param>
+    /// <param name="data">What it was trained on.</param>
+    /// <param name="licence">Under what terms it may be used.</param>
+    /// <param name="steps">Optimizer steps.</param>
+    /// <param name="seconds">Training time.</param>
+    /// <param name="recipe">The recipe.</param>
+    /// <param name="scores">Name to dB.</param>
+    public static ModelCard Of(string network, NetworkShape shape, string sha256, string data, string licence, long steps = 0, double seconds = 0, JsonElement? recipe = null,
+        IReadOnlyDictionary<string, double>? scores = null)
+    {
+        NetworkShape inner = shape is JointSrShape joint ? joint.Extractors[0] : shape;
+        return new ModelCard(network, shape.Architecture, shape.BlockCost().Parameters, sha256, data, ModelNames.IsOfDownNet(network) ? "downnet" : "bicubic", steps, seconds,
+            recipe, scores ?? new Dictionary<string, double>(StringComparer.Ordinal), licence,
+            shape is JointSrShape ? null : shape.Scale, shape is JointSrShape ? shape.Scales : null, (inner as OmniSrShape)?.Osags, (inner as CraftShape)?.Depths, shape.Description);
+    }
+
+    /// <summary>What the card says that the network contradicts; null when it fits. Sizes of old cards may be missing.</summary>
+    /// <param name="shape">Read off the tensors.</param>
+    public string? Contradicts(NetworkShape shape)
+    {
+        ModelCard truth = Of(Network, shape, Sha256, Data, Licence);
+        if (!string.Equals(Architecture, truth.Architecture, StringComparison.Ordinal))
+            return $"the architecture {Architecture}";
+        if (Scale != truth.Scale || !Same(Scales, truth.Scales))
+            return $"the scale {Scale?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? string.Join(", ", Scales ?? [])}";
+        if (Osags is { } osags && osags != (truth.Osags ?? 0))
+            return $"{osags} groups";
+        return Depths is not null && !Same(Depths, truth.Depths) ? $"the depths {string.Join(", ", Depths)}" : null;
+
+        static bool Same(IReadOnlyList<int>? a, IReadOnlyList<int>? b) => (a ?? []).SequenceEqual(b ?? []);
+    }
 
     /// <summary>Reads a card.</summary>
     /// <exception cref="InvalidDataException">Not a card; one sentence naming the file.</exception>

@@ -2,13 +2,14 @@ using System.Collections.Concurrent;
 using System.Security.Cryptography;
 using BbmrCluster.Networks.Craft;
 using BbmrCluster.Networks.DownNet;
+using BbmrCluster.Networks.JointSr;
 using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Networks.Catalog;
 
-/// <summary>Whether a network can be used.</summary>
+/// <summary>Whether a model can be used.</summary>
 public enum ModelState
 {
     /// <summary>Weights are there, with a card that fits them (as far as it was checked).</summary>
@@ -17,23 +18,27 @@ public enum ModelState
     /// <summary>Weights are there without a card: they are used as they are.</summary>
     WithoutCard,
 
-    /// <summary>The network is known, but no weights for it are here.</summary>
+    /// <summary>The model is known, but no weights for it are here.</summary>
     WithoutWeights,
 
     /// <summary>File or card cannot be used, or they contradict each other.</summary>
     Damaged,
 }
 
-/// <summary>One network at one scale.</summary>
-/// <param name="Network">omnisr-light, omnisr, craft or downnet.</param>
-/// <param name="Scale">Upscaling factor.</param>
+/// <summary>One weight file that is here or could be.</summary>
+/// <param name="Model">Name as in <see cref="ModelNames"/>, e.g. "omnisr-light", "downnet-omnisr" or "craft-joint".</param>
+/// <param name="Scale">Scale factor; null for JointSR, whose file holds several.</param>
 /// <param name="State">Whether it can be used.</param>
 /// <param name="Path">Where its weights are or would be.</param>
 /// <param name="Card">Its card, if there is a readable one.</param>
 /// <param name="Problem">Why it cannot be used: one sentence; null when it can.</param>
-public sealed record ModelEntry(string Network, int Scale, ModelState State, string Path, ModelCard? Card, string? Problem);
+public sealed record ModelEntry(string Model, int? Scale, ModelState State, string Path, ModelCard? Card, string? Problem)
+{
+    /// <summary>What the file holds.</summary>
+    public ModelKind Kind => ModelNames.KindOf(Model);
+}
 
-/// <summary>Weights of one network, read once.</summary>
+/// <summary>Weights of one model, read once.</summary>
 /// <param name="FileName">Name without folder.</param>
 /// <param name="Sha256">Lower-case hex, of the bytes that were read.</param>
 /// <param name="Shape">Shape read off the tensors.</param>
@@ -42,20 +47,17 @@ public sealed record ModelEntry(string Network, int Scale, ModelState State, str
 public sealed record LoadedModel(string FileName, string Sha256, NetworkShape Shape, IReadOnlyDictionary<string, TensorData> Tensors, ModelCard? Card)
 {
     /// <summary>The shape of a network that upscales.</summary>
-    /// <exception cref="EngineUnavailableException">It is Down-Net: one sentence.</exception>
+    /// <exception cref="EngineUnavailableException">It is none: one sentence.</exception>
     public SrNetworkShape SrShape => Shape as SrNetworkShape ?? throw new EngineUnavailableException($"{FileName} holds {Shape.Description}, which does not upscale.");
 }
 
 /// <summary>
-/// The folder of weight files (<c>NETWORK-xSCALE.safetensors</c>, card beside it). Thread-safe; a file is read, hashed
-/// and checked against its card once per process.
+/// Folders of weight files with a card beside each, named as <see cref="ModelNames"/> says. Thread-safe; a file is read,
+/// hashed and checked against its card once per process.
 /// </summary>
 public sealed class ModelCatalog
 {
     private static readonly ConcurrentDictionary<string, Lazy<LoadedModel>> Loaded = new(StringComparer.Ordinal);
-
-    /// <summary>Networks of the command line.</summary>
-    public static IReadOnlyList<string> Networks { get; } = ["omnisr-light", "omnisr", "craft", "downnet"];
 
     /// <summary>Scales that weights are looked for at.</summary>
     public static IReadOnlyList<int> Scales { get; } = [2, 4, 8];
@@ -71,21 +73,26 @@ public sealed class ModelCatalog
     /// <summary>The folder, absolute.</summary>
     public string Folder { get; }
 
-    /// <summary>Every known network at every scale; reads the cards, not the weights.</summary>
-    public IReadOnlyList<ModelEntry> List() => [.. Networks.SelectMany(network => Scales.Select(scale => Entry(network, scale, verify: false)))];
+    /// <summary>Every known model at every scale; reads the cards, not the weights.</summary>
+    public IReadOnlyList<ModelEntry> List() => [.. Known().Select(model => Entry(model.Model, model.Scale, verify: false))];
 
     /// <summary>As <see cref="List"/>, but reads every weight file and checks it against its card.</summary>
-    public IReadOnlyList<ModelEntry> Verify() => [.. Networks.SelectMany(network => Scales.Select(scale => Entry(network, scale, verify: true)))];
+    public IReadOnlyList<ModelEntry> Verify() => [.. Known().Select(model => Entry(model.Model, model.Scale, verify: true))];
 
     /// <summary>Reads weights and checks them against their card.</summary>
-    /// <exception cref="EngineUnavailableException">Unknown network, no weights, or weights that do not fit their card: one sentence.</exception>
-    public LoadedModel Load(string network, int scale)
+    /// <param name="model">Name as in <see cref="ModelNames"/>.</param>
+    /// <param name="scale">Scale factor; null for JointSR.</param>
+    /// <exception cref="EngineUnavailableException">Unknown model, no weights, or weights that do not fit their card: one sentence.</exception>
+    public LoadedModel Load(string model, int? scale)
     {
-        string path = PathOf(network, scale);
-        RequireWeights(network, scale, path);
+        string path = PathOf(model, scale);
+        if (!ModelNames.Networks.Contains(ModelNames.NetworkOf(model), StringComparer.Ordinal))
+            throw new EngineUnavailableException($"There is no network '{ModelNames.NetworkOf(model)}': choose one of {string.Join(", ", ModelNames.Networks)}.");
+        if (WhyUnusable(model, scale, path) is { } reason)
+            throw new EngineUnavailableException(reason);
         try
         {
-            return Loaded.GetOrAdd($"{path}|{File.GetLastWriteTimeUtc(path).Ticks}", _ => new Lazy<LoadedModel>(() => Read(network, scale, path))).Value;
+            return Loaded.GetOrAdd($"{path}|{File.GetLastWriteTimeUtc(path).Ticks}", _ => new Lazy<LoadedModel>(() => Read(model, scale, path))).Value;
         }
         catch (Exception problem) when (problem is InvalidDataException or IOException or UnauthorizedAccessException)
         {
@@ -93,52 +100,63 @@ public sealed class ModelCatalog
         }
     }
 
-    /// <summary>Where the weights of a network are or would be.</summary>
-    public string PathOf(string network, int scale) => Path.Combine(Folder, $"{network}-x{scale}.safetensors");
+    /// <summary>Where the weights of a model are or would be.</summary>
+    /// <param name="model">Name as in <see cref="ModelNames"/>.</param>
+    /// <param name="scale">Scale factor; null for JointSR.</param>
+    public string PathOf(string model, int? scale) => Path.Combine(Folder, ModelNames.FileName(model, scale));
 
-    private static void RequireWeights(string network, int scale, string path)
+    /// <summary>The shape that the weights of a model have when this project trained them.</summary>
+    /// <param name="model">A name of <see cref="ModelNames"/> with a network that the program knows.</param>
+    /// <param name="scale">Its scale; null for JointSR, which then has <see cref="Scales"/>.</param>
+    public static NetworkShape StandardShape(string model, int? scale)
     {
-        if (!Networks.Contains(network, StringComparer.Ordinal))
-            throw new EngineUnavailableException($"There is no network '{network}': choose one of {string.Join(", ", Networks)}.");
-        if (WhyUnusable(network, scale, path) is { } reason)
-            throw new EngineUnavailableException(reason);
+        string network = ModelNames.NetworkOf(model);
+        return ModelNames.KindOf(model) switch
+        {
+            ModelKind.DownNet => new DownNetShape(scale ?? throw new ArgumentNullException(nameof(scale))),
+            ModelKind.Joint => new JointSrShape([.. Scales.Select(one => Sr(one))]),
+            _ => Sr(scale ?? throw new ArgumentNullException(nameof(scale))),
+        };
+
+        SrNetworkShape Sr(int at) => network switch
+        {
+            "omnisr-light" => new OmniSrShape(at, 1),
+            "omnisr" => new OmniSrShape(at, 5),
+            "craft" => CraftShape.Published(at),
+            _ => throw new ArgumentException($"There is no network '{network}'.", nameof(model)),
+        };
     }
 
-    /// <summary>The shape that the weights of a network have.</summary>
-    /// <param name="network">One of <see cref="Networks"/>.</param>
-    /// <param name="scale">Its scale.</param>
-    public static NetworkShape StandardShape(string network, int scale) => network switch
-    {
-        "omnisr-light" => new OmniSrShape(scale, 1),
-        "omnisr" => new OmniSrShape(scale, 5),
-        "craft" => CraftShape.Published(scale),
-        "downnet" => new DownNetShape(scale),
-        _ => throw new ArgumentException($"There is no network '{network}'.", nameof(network)),
-    };
+    private static IEnumerable<(string Model, int? Scale)> Known() =>
+        from network in ModelNames.Networks
+        from downscaler in (string[])["bicubic", "downnet"]
+        from model in (string[])[.. downscaler is "downnet" ? [ModelNames.DownNet(network)] : Array.Empty<string>(), ModelNames.Network(network, downscaler), ModelNames.Joint(network, downscaler)]
+        from scale in ModelNames.KindOf(model) == ModelKind.Joint ? [null] : Scales.Select(scale => (int?)scale)
+        select (model, scale);
 
-    private static string? WhyUnusable(string network, int scale, string path) =>
-        File.Exists(path) ? null : $"There are no weights of {network} for scale {scale} ({path} is missing).";
+    private static string? WhyUnusable(string model, int? scale, string path) =>
+        File.Exists(path) ? null : $"There are no weights of {model}{(scale is { } one ? $" for scale {one}" : "")} ({path} is missing).";
 
-    private ModelEntry Entry(string network, int scale, bool verify)
+    private ModelEntry Entry(string model, int? scale, bool verify)
     {
-        string path = PathOf(network, scale), cardPath = Path.ChangeExtension(path, ".json");
-        if (WhyUnusable(network, scale, path) is { } reason)
-            return new ModelEntry(network, scale, ModelState.WithoutWeights, path, null, reason);
+        string path = PathOf(model, scale), cardPath = Path.ChangeExtension(path, ".json");
+        if (WhyUnusable(model, scale, path) is { } reason)
+            return new ModelEntry(model, scale, ModelState.WithoutWeights, path, null, reason);
         ModelCard? card = null;
         try
         {
             card = File.Exists(cardPath) ? ModelCard.Load(cardPath) : null;
             if (verify)
-                Read(network, scale, path);
-            return new ModelEntry(network, scale, card is null ? ModelState.WithoutCard : ModelState.Ready, path, card, null);
+                Read(model, scale, path);
+            return new ModelEntry(model, scale, card is null ? ModelState.WithoutCard : ModelState.Ready, path, card, null);
         }
         catch (Exception problem) when (problem is InvalidDataException or IOException or UnauthorizedAccessException)
         {
-            return new ModelEntry(network, scale, ModelState.Damaged, path, card, problem.Message);
+            return new ModelEntry(model, scale, ModelState.Damaged, path, card, problem.Message);
         }
     }
 
-    private static LoadedModel Read(string network, int scale, string path)
+    private static LoadedModel Read(string model, int? scale, string path)
     {
         byte[] bytes = File.ReadAllBytes(path);
         string hash = Convert.ToHexStringLower(SHA256.HashData(bytes));
@@ -148,10 +166,12 @@ public sealed class ModelCatalog
             throw new InvalidDataException($"{path} is not the file that its card describes: its SHA-256 is {hash}, the card says {card.Sha256}.");
 
         (NetworkShape shape, IReadOnlyDictionary<string, TensorData> tensors) = NetworkShape.Recognise(SafetensorsFile.Parse(bytes, path).Tensors, path);
-        bool asWanted = shape.Scale == scale && string.Equals(shape.Architecture, StandardShape(network, scale).Architecture, StringComparison.Ordinal);
-        bool asOnCard = card is null || (card.Scale == scale && string.Equals(card.Network, network, StringComparison.Ordinal) && (shape is not OmniSrShape omni || card.Osags == omni.Osags));
-        if (!asWanted || !asOnCard)
-            throw new InvalidDataException($"{path} does not hold {network} at scale {scale}: it is {shape.Description}.");
-        return new LoadedModel(Path.GetFileName(path), hash, shape, tensors, card);
+        bool asWanted = (scale is null ? shape is JointSrShape : shape.Scale == scale && shape is not JointSrShape)
+            && string.Equals(shape.Architecture, StandardShape(model, scale).Architecture, StringComparison.Ordinal);
+        if (!asWanted || (card is not null && !string.Equals(card.Network, model, StringComparison.Ordinal)))
+            throw new InvalidDataException($"{path} does not hold {model}{(scale is { } one ? $" at scale {one}" : "")}: it is {shape.Description}.");
+        return card?.Contradicts(shape) is { } wrong
+            ? throw new InvalidDataException($"{path} is not what its card describes: it is {shape.Description}, the card says {wrong}.")
+            : new LoadedModel(Path.GetFileName(path), hash, shape, tensors, card);
     }
 }

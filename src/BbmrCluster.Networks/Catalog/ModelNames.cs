@@ -1,0 +1,75 @@
+using System.Globalization;
+
+namespace BbmrCluster.Networks.Catalog;
+
+/// <summary>What a weight file holds.</summary>
+public enum ModelKind
+{
+    /// <summary>A super-resolution network at one scale.</summary>
+    Network,
+
+    /// <summary>A Down-Net at one scale.</summary>
+    DownNet,
+
+    /// <summary>JointSR: the extractors of several scales and the joint part, trained as one.</summary>
+    Joint,
+}
+
+/// <summary>
+/// Names of weight files. NETWORK is a name of the command line, K a scale:
+/// <list type="table">
+/// <item><term><c>NETWORK-xK</c></term><description>super-resolution network trained on bicubic LR</description></item>
+/// <item><term><c>NETWORK-joint</c></term><description>JointSR of that family for bicubic LR, all its scales in one file</description></item>
+/// <item><term><c>downnet-NETWORK-xK</c></term><description>Down-Net trained together with NETWORK at scale K</description></item>
+/// <item><term><c>NETWORK-downnet-xK</c></term><description>super-resolution network trained together with that Down-Net</description></item>
+/// <item><term><c>NETWORK-downnet-joint</c></term><description>JointSR for LR of these Down-Nets</description></item>
+/// </list>
+/// The first word says what is in the file, what follows which partner it was trained with: a pair differs from the
+/// network alone, and a Down-Net from another family's, so neither can be taken for the other.
+/// </summary>
+public static class ModelNames
+{
+    private const string DownNetPrefix = "downnet-", PairSuffix = "-downnet", JointSuffix = "-joint";
+
+    /// <summary>The networks that this program knows by name.</summary>
+    public static IReadOnlyList<string> Networks { get; } = ["omnisr-light", "omnisr", "craft"];
+
+    /// <summary>The super-resolution network for a downscaler: NETWORK or NETWORK-downnet.</summary>
+    /// <param name="network">Network name.</param>
+    /// <param name="downscaler">bicubic or downnet.</param>
+    public static string Network(string network, string downscaler) => downscaler is "downnet" ? network + PairSuffix : network;
+
+    /// <summary>The Down-Net of a network: downnet-NETWORK.</summary>
+    public static string DownNet(string network) => DownNetPrefix + network;
+
+    /// <summary>JointSR of a network for a downscaler: NETWORK-joint or NETWORK-downnet-joint.</summary>
+    /// <param name="network">Network name.</param>
+    /// <param name="downscaler">bicubic or downnet.</param>
+    public static string Joint(string network, string downscaler) => Network(network, downscaler) + JointSuffix;
+
+    /// <summary>The file of a model.</summary>
+    /// <param name="model">A name of this class, e.g. "omnisr-light-joint".</param>
+    /// <param name="scale">Null where the file holds several scales.</param>
+    public static string FileName(string model, int? scale) =>
+        scale is { } one ? string.Create(CultureInfo.InvariantCulture, $"{model}-x{one}.safetensors") : model + ".safetensors";
+
+    /// <summary>What a name says about the file.</summary>
+    /// <param name="model">A name of this class.</param>
+    public static ModelKind KindOf(string model) =>
+        model.EndsWith(JointSuffix, StringComparison.Ordinal) ? ModelKind.Joint
+        : model.StartsWith(DownNetPrefix, StringComparison.Ordinal) ? ModelKind.DownNet
+        : ModelKind.Network;
+
+    /// <summary>The network that a name belongs to: without prefix and suffixes.</summary>
+    public static string NetworkOf(string model)
+    {
+        if (model.StartsWith(DownNetPrefix, StringComparison.Ordinal))
+            return model[DownNetPrefix.Length..];
+        string rest = model.EndsWith(JointSuffix, StringComparison.Ordinal) ? model[..^JointSuffix.Length] : model;
+        return rest.EndsWith(PairSuffix, StringComparison.Ordinal) ? rest[..^PairSuffix.Length] : rest;
+    }
+
+    /// <summary>Whether a model is part of the method with Down-Net.</summary>
+    public static bool IsOfDownNet(string model) =>
+        KindOf(model) == ModelKind.DownNet || string.Equals(model, Network(NetworkOf(model), "downnet"), StringComparison.Ordinal) || string.Equals(model, Joint(NetworkOf(model), "downnet"), StringComparison.Ordinal);
+}
