@@ -35,7 +35,7 @@ public static class Trainer
     {
         recipe.Validate();
         Directory.CreateDirectory(paths.Output);
-        NativeRuntime.SetThreads(recipe.Threads);
+        NativeRuntime.SetThreads(1);
         string weightsPath = Path.Combine(paths.Output, recipe.Name + ".safetensors"), statePath = Path.Combine(paths.Output, recipe.Name + ".state.safetensors");
         IReadOnlyList<TrainingPhoto> photos = PhotoSet.Load(paths.Photos, "train", recipe.Scale, cancellation);
         IReadOnlyList<TrainingPhoto> validation = paths.Validation is { } folder ? Validation.Load(folder, recipe.Scale) : [];
@@ -44,7 +44,7 @@ public static class Trainer
         var shape = new OmniSrShape(recipe.Scale, recipe.Osags);
         using var parameters = new ParameterSet(shape.Parameters, Start(recipe, shape), recipe.StartFrom ?? recipe.Name, trainable: true);
         using var optimizer = new AdamW(parameters, recipe.WeightDecay, recipe.EmaDecay);
-        using var network = new OmniSrNetwork(shape, parameters, recipe.Precision == "bfloat16" ? ScalarType.BFloat16 : ScalarType.Float32, training: true);
+        using var gradients = new GradientStep(shape, parameters, recipe.Precision == "bfloat16" ? ScalarType.BFloat16 : ScalarType.Float32, Math.Min(recipe.Threads, recipe.Batch));
         double earlier = 0;
         if (resume && File.Exists(statePath))
         {
@@ -67,7 +67,7 @@ public static class Trainer
                 cancellation.ThrowIfCancellationRequested();
             }
             double rate = recipe.RateAt(optimizer.Steps);
-            lossSum += Step(network, parameters, optimizer, sampler, recipe, rate);
+            lossSum += Step(gradients, optimizer, sampler, recipe, rate);
             lossCount++;
 
             int step = optimizer.Steps;
@@ -102,15 +102,13 @@ public static class Trainer
     }
 
     /// <summary>One optimizer step; returns its loss.</summary>
-    private static double Step(OmniSrNetwork network, ParameterSet parameters, AdamW optimizer, PatchSampler sampler, TrainingRecipe recipe, double rate)
+    private static double Step(GradientStep gradients, AdamW optimizer, PatchSampler sampler, TrainingRecipe recipe, double rate)
     {
         using var scope = NewDisposeScope();
         (float[] lr, float[] hr) = sampler.Draw(optimizer.Steps);
-        int side = recipe.LrPatch, large = side * recipe.Scale;
-        Tensor loss = (network.Forward(NativeTensors.Create(lr, [recipe.Batch, side, side, 3])) - NativeTensors.Create(hr, [recipe.Batch, large, large, 3])).abs().mean();
-        loss.backward();
-        Tensor gradient = parameters.TakeGradient();
-        double value = loss.item<float>(), norm = gradient.norm().item<float>();
+        double value = gradients.Compute(lr, hr, recipe.Batch, recipe.LrPatch);
+        Tensor gradient = gradients.Gradient;
+        double norm = gradient.norm().item<float>();
         if (!double.IsFinite(value) || !double.IsFinite(norm))
             throw new InvalidDataException($"The training diverged at step {optimizer.Steps}: the loss is {value}, the gradient's norm {norm}.");
         if (recipe.ClipNorm > 0 && norm > recipe.ClipNorm)

@@ -60,7 +60,7 @@ public sealed record TrainingRecipe
     /// <summary>Seed of initial values and patches.</summary>
     public int Seed { get; init; } = 1;
 
-    /// <summary>libtorch threads; part of the recipe because sums depend on it in the last bits.</summary>
+    /// <summary>Workers that share a batch, one thread each; part of the recipe because sums depend on it in the last bits.</summary>
     public int Threads { get; init; } = 1;
 
     /// <summary>Steps between log lines.</summary>

@@ -34,15 +34,15 @@ public sealed class ParameterSet : IDisposable
 
         using IDisposable noGradient = no_grad();
         Flat = NativeTensors.Create(flat, [total], device).DetachFromDisposeScope();
-        at = 0;
-        foreach ((string name, long[] shape) in shapes)
-        {
-            using var scope = NewDisposeScope();
-            Tensor view = Flat.narrow(0, at, Count(shape)).view(shape).DetachFromDisposeScope();
-            view.requires_grad = trainable;
-            _views.Add(name, view);
-            at += Count(shape);
-        }
+        MakeViews(trainable);
+    }
+
+    private ParameterSet(ParameterSet other)
+    {
+        Shapes = other.Shapes;
+        using IDisposable noGradient = no_grad();
+        Flat = other.Flat.alias().DetachFromDisposeScope();
+        MakeViews(trainable: true);
     }
 
     /// <summary>Names and shapes, in flat order.</summary>
@@ -53,6 +53,12 @@ public sealed class ParameterSet : IDisposable
 
     /// <summary>A parameter by its official name; float32, a view of <see cref="Flat"/>.</summary>
     public Tensor this[string name] => _views[name];
+
+    /// <summary>
+    /// A set over the same values with gradients of its own, for another thread; the values follow this set's as long as
+    /// either lives. The caller owns it.
+    /// </summary>
+    public ParameterSet Share() => new(this);
 
     /// <summary>
     /// The gradients of all parameters as one new flat tensor (zero where a parameter got none); clears them.
@@ -92,6 +98,19 @@ public sealed class ParameterSet : IDisposable
         foreach (Tensor view in _views.Values)
             view.Dispose();
         Flat.Dispose();
+    }
+
+    private void MakeViews(bool trainable)
+    {
+        long at = 0;
+        foreach ((string name, long[] shape) in Shapes)
+        {
+            using var scope = NewDisposeScope();
+            Tensor view = Flat.narrow(0, at, Count(shape)).view(shape).DetachFromDisposeScope();
+            view.requires_grad = trainable;
+            _views.Add(name, view);
+            at += Count(shape);
+        }
     }
 
     private static long Count(long[] shape) => shape.Aggregate(1L, (product, size) => product * size);
