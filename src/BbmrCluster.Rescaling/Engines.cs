@@ -112,14 +112,19 @@ public interface IEngineFactory
 
 /// <summary>What an engine is made for; recorded at submission and never changed during a job.</summary>
 /// <param name="Network">Reconstruction network.</param>
-/// <param name="Scorer">omnisr-light, same or bicubic.</param>
-/// <param name="Downscaler">bicubic or downnet.</param>
+/// <param name="Scorer">omnisr-light, same or bicubic; none for an engine that only reconstructs and needs no downscaler either.</param>
+/// <param name="Downscaler">bicubic or downnet; also decides which networks reconstruct, those trained on its LR.</param>
 /// <param name="Scales">The scale set.</param>
 /// <param name="Precision">auto, float32 or bfloat16.</param>
 /// <param name="Device">auto, cpu or cuda:N.</param>
 /// <param name="Threads">libtorch threads of one engine; 0 lets the engine choose.</param>
 /// <param name="MaxBatch">Largest number of blocks in a device call (B); 0 lets the engine choose.</param>
-public sealed record EngineSettings(string Network, string Scorer, string Downscaler, ScaleSet Scales, string Precision, string Device, int Threads, int MaxBatch)
+/// <param name="Joint">
+/// What reconstructs: trained (a joint model, whose scales must be these), blockwise (the single-scale networks, joined
+/// exactly as if each block were super-resolved by itself), or auto (trained where there is such a model for these scales).
+/// </param>
+public sealed record EngineSettings(string Network, string Scorer, string Downscaler, ScaleSet Scales, string Precision, string Device, int Threads, int MaxBatch,
+    string Joint = "auto")
 {
     /// <summary>The defaults of the command line.</summary>
     public static EngineSettings Default { get; } = new("omnisr-light", "omnisr-light", "bicubic", ScaleSet.Default, "auto", "auto", 0, 0);

@@ -135,7 +135,7 @@ public sealed class EngineTests : IDisposable
         IReadOnlyDictionary<string, TensorData> joint = ReferenceNumbers.Weights(JointSrParameters.Shapes([2, 4, 8], 64));
         using var runner = new BatchRunner(2, () => NativeRuntime.SetThreads(1));
         using var networks = new NetworkSet(new ModelCatalog(_models.Root), "omnisr-light", ScalarType.Float32, CPU);
-        using var reconstructor = new JointReconstructor("omnisr-light", networks, ScaleSet.Default, runner, CPU, _ => 4, joint, skipIdentity: true);
+        using var reconstructor = new JointReconstructor("omnisr-light", networks, ScaleSet.Default, runner, CPU, _ => 4, joint);
         const int columns = 2, count = 3, rowLength = columns * 128 * 3, border = 8;
         LrStrips lr = Strips(columns, count);
         IReadOnlyList<ReconstructedStrip> strips = reconstructor.Reconstruct(lr);
@@ -247,7 +247,7 @@ public sealed class EngineTests : IDisposable
     [InlineData("craft", "omnisr-light", "bicubic", "auto", "cpu", "no weights of craft")]
     [InlineData("other", "omnisr-light", "bicubic", "auto", "cpu", "no network 'other'")]
     [InlineData("omnisr-light", "other", "bicubic", "auto", "cpu", "no scorer 'other'")]
-    [InlineData("omnisr-light", "same", "downnet", "auto", "cpu", "no weights of downnet")]
+    [InlineData("omnisr-light", "same", "downnet", "auto", "cpu", "no weights of omnisr-light-downnet for scale 2")]
     [InlineData("omnisr-light", "same", "other", "auto", "cpu", "no downscaler 'other'")]
     [InlineData("omnisr-light", "same", "bicubic", "half", "cpu", "no precision 'half'")]
     [InlineData("omnisr-light", "same", "bicubic", "auto", "tpu", "no device 'tpu'")]

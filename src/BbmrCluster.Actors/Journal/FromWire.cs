@@ -87,7 +87,8 @@ internal static class FromWire
         new(wire.Id), (JobKind)wire.Kind, wire.Source, wire.DisplayName,
         new(wire.Outputs.HasContainer ? wire.Outputs.Container : null, wire.Outputs.HasImage ? wire.Outputs.Image : null,
             wire.Outputs.HasAllocationPicture ? wire.Outputs.AllocationPicture : null, wire.Outputs.Report),
-        new(wire.Engine.Network, wire.Engine.Scorer, wire.Engine.Downscaler, new ScaleSet(wire.Engine.Scales), wire.Engine.Precision, wire.Engine.Device, wire.Engine.Threads, wire.Engine.MaxBatch),
+        new(wire.Engine.Network, wire.Engine.Scorer, wire.Engine.Downscaler, new ScaleSet(wire.Engine.Scales), wire.Engine.Precision, wire.Engine.Device, wire.Engine.Threads, wire.Engine.MaxBatch,
+            wire.Engine.Joint is "" ? "blockwise" : wire.Engine.Joint),
         wire.DeviceClass, new Dictionary<string, string>(wire.WeightHashes, StringComparer.Ordinal), wire.Allocator, wire.Rate, wire.Measure, wire.Force,
         new ImageLimits(wire.MaxPixels, wire.MaxSide), wire.AllowOtherWeights);
 

@@ -135,6 +135,8 @@ internal static class ToWire
                 Device = engine.Device,
                 Threads = engine.Threads,
                 MaxBatch = engine.MaxBatch,
+                // Journals written before there was a choice lack it: block by block was all there was.
+                Joint = engine.Joint is "blockwise" ? "" : engine.Joint,
             },
             DeviceClass = job.DeviceClass,
             Allocator = job.Allocator,

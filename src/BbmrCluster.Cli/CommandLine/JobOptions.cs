@@ -16,6 +16,7 @@ internal sealed class JobOptions
     private readonly Option<ScaleSet> _scales = new("--scales") { Description = "Scales a block may be stored at", HelpName = "K,K,K", DefaultValueFactory = _ => ScaleSet.Default };
     private readonly Option<int?> _rate = new("--rate") { Description = "Scale whose pixel rate the whole image keeps (default: the middle scale)", HelpName = "K", CustomParser = argument => Amounts.Whole(1, 128, "a scale")(argument) };
     private readonly Option<string> _downscaler = new("--downscaler") { Description = "How blocks are made smaller", HelpName = "bicubic|downnet", DefaultValueFactory = _ => EngineSettings.Default.Downscaler };
+    private readonly Option<string> _joint = new("--joint") { Description = "What joins the blocks: a jointly trained model, the networks block by block, or the former where there is one", HelpName = "auto|trained|blockwise", DefaultValueFactory = _ => EngineSettings.Default.Joint };
     private readonly Option<string> _precision = Precision();
     private readonly Option<string> _device = Device();
     private readonly Option<int> _threads = Threads();
@@ -34,6 +35,7 @@ internal sealed class JobOptions
     {
         _scorer.AcceptOnlyFromAmong("omnisr-light", "same", "bicubic");
         _downscaler.AcceptOnlyFromAmong("bicubic", "downnet");
+        _joint.AcceptOnlyFromAmong("auto", "trained", "blockwise");
         _format.AcceptOnlyFromAmong("png", "tiff", "tif", "webp", "jpeg", "jpg");
         _scales.CustomParser = argument =>
         {
@@ -70,6 +72,7 @@ internal sealed class JobOptions
             command.Add(_scales);
             command.Add(_rate);
             command.Add(_downscaler);
+            command.Add(_joint);
         }
         command.Add(_precision);
         command.Add(_device);
@@ -121,7 +124,7 @@ internal sealed class JobOptions
             new EngineSettings(
                 parsed.GetValue(_network) ?? EngineSettings.Default.Network, parsed.GetValue(_scorer) ?? EngineSettings.Default.Scorer,
                 parsed.GetValue(_downscaler) ?? EngineSettings.Default.Downscaler, scales,
-                parsed.GetValue(_precision)!, parsed.GetValue(_device)!, parsed.GetValue(_threads), MaxBatch: 0),
+                parsed.GetValue(_precision)!, parsed.GetValue(_device)!, parsed.GetValue(_threads), MaxBatch: 0, parsed.GetValue(_joint) ?? EngineSettings.Default.Joint),
             parsed.GetValue(_allocator) ?? "sse", rate,
             parsed.GetValue(_workDirectory) ?? Path.Combine(output, ".bbmr"), parsed.GetValue(_maxWork),
             parsed.GetValue(_force), parsed.GetValue(_dryRun), new ImageLimits(parsed.GetValue(_maxPixels), parsed.GetValue(_maxSide)));

@@ -45,7 +45,7 @@ internal sealed record DeepVerification(int Blocks, string? QualityKind, double?
         NativeRuntime.Apply();
         // A machine without bfloat16 takes float32, which is within the tolerance.
         string precision = header.Precision is "bfloat16" ? "auto" : header.Precision;
-        var settings = new EngineSettings(header.Network, "bicubic", header.Downscaler, header.Scales, precision, device, threads, 0);
+        var settings = new EngineSettings(header.Network, "none", header.Downscaler, header.Scales, precision, device, threads, 0, EngineFactory.JointOf(header));
         var factory = new EngineFactory();
         foreach ((string name, string hash) in factory.WeightHashes(settings))
         {

@@ -67,14 +67,11 @@ internal sealed class DryRun(Terminal terminal, JobValues values, JobKind kind)
     private double TrySpeed(IEngineFactory engines, EngineSettings settings)
     {
         using IEngine engine = engines.Create(settings);
-        var hr = new BlockBatch(TrialBlocks, BlockGrid.DefaultBlockSize, 8);
-        for (int i = 0; i < hr.Samples.Length; i++)
-            hr.Samples[i] = (ushort)((i * 7919) >> 5 & 255);
+        BlockBatch hr = Noise(BlockGrid.DefaultBlockSize);
         BlockExtent[] extents = [.. Enumerable.Repeat(new BlockExtent(BlockGrid.DefaultBlockSize, BlockGrid.DefaultBlockSize), TrialBlocks)];
         byte[] middle = new byte[TrialBlocks];
         middle.AsSpan().Fill((byte)settings.Scales.MiddleIndex);
-        BlockBatch lr = engine.Downscaler.Downscale(hr, settings.Scales.Middle);
-        BlockBatch[] byScale = [.. settings.Scales.Scales.Select(scale => scale == settings.Scales.Middle ? lr : new BlockBatch(0, BlockGrid.DefaultBlockSize / scale, 8))];
+        BlockBatch[] byScale = [.. settings.Scales.Scales.Select(scale => scale == settings.Scales.Middle ? Noise(BlockGrid.DefaultBlockSize / scale) : new BlockBatch(0, BlockGrid.DefaultBlockSize / scale, 8))];
         double perBlock = 0;
         // The first pass warms up and is not counted.
         for (int pass = 0; pass < 2; pass++)
@@ -86,6 +83,14 @@ internal sealed class DryRun(Terminal terminal, JobValues values, JobKind kind)
                 perBlock += (kind == JobKind.Rescale ? 2 : 1) * Seconds(() => engine.Reconstructor.Reconstruct(new LrStrips(TrialBlocks, 1, settings.Scales, middle, byScale)));
         }
         return perBlock;
+
+        static BlockBatch Noise(int side)
+        {
+            var blocks = new BlockBatch(TrialBlocks, side, 8);
+            for (int i = 0; i < blocks.Samples.Length; i++)
+                blocks.Samples[i] = (ushort)((i * 7919) >> 5 & 255);
+            return blocks;
+        }
 
         static double Seconds(Action action)
         {

@@ -61,7 +61,7 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
         {
             try
             {
-                EngineSettings engine = EngineFactory.WithPrecision(kind == JobKind.Upscale ? EngineOf(image.Source) : values.Engine);
+                EngineSettings engine = engines.Resolve(kind == JobKind.Upscale ? EngineOf(image.Source) : values.Engine);
                 if (!hashes.TryGetValue(engine, out IReadOnlyDictionary<string, string>? weights))
                     hashes[engine] = weights = engines.WeightHashes(engine);
                 var job = new ImageJob(new ImageId("unnamed"), kind, image.Source, image.DisplayName, image.Outputs, engine, engines.DeviceClass(engine),
@@ -79,13 +79,14 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
         return jobs;
     }
 
-    // An upscale takes network and scales from the container; the machine's own matters come from the command line. The
-    // scorer has no part in it: bicubic needs no weights.
+    // An upscale takes networks and scales from the container; the machine's own matters come from the command line.
     private EngineSettings EngineOf(string container)
     {
         using ContainerReader reader = ContainerReader.Open(container, values.Limits);
         ContainerHeader header = reader.Header;
-        return values.Engine with { Network = header.Network, Scorer = "bicubic", Downscaler = header.Downscaler, Scales = header.Scales };
+        // With other weights allowed, those that are here decide whether the joint part is a trained one.
+        string joint = EngineFactory.JointOf(header) is var pinned && AllowOtherWeights && pinned is "trained" ? "auto" : pinned;
+        return values.Engine with { Network = header.Network, Scorer = "none", Downscaler = header.Downscaler, Scales = header.Scales, Joint = joint };
     }
 
     private void PrepareOutput()

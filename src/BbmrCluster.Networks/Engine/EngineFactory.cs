@@ -1,4 +1,6 @@
 using BbmrCluster.Networks.Catalog;
+using BbmrCluster.Networks.DownNet;
+using BbmrCluster.Networks.JointSr;
 using BbmrCluster.Rescaling;
 using TorchSharp;
 
@@ -14,51 +16,84 @@ public sealed class EngineFactory(ModelCatalog? catalog = null) : IEngineFactory
     public IReadOnlyDictionary<string, string> WeightHashes(EngineSettings settings)
     {
         var hashes = new SortedDictionary<string, string>(StringComparer.Ordinal);
-        foreach (string network in Networks(settings))
-        {
-            foreach (int scale in settings.Scales.Scales)
-            {
-                LoadedModel model = _catalog.Load(network, scale);
-                hashes[model.FileName] = model.Sha256;
-            }
-        }
+        foreach (LoadedModel model in Models(settings))
+            hashes[model.FileName] = model.Sha256;
         return hashes;
     }
 
     /// <inheritdoc/>
     public string DeviceClass(EngineSettings settings) => Devices.ClassOf(Devices.Resolve(settings.Device));
 
-    /// <summary>The settings with what "auto" means on this device in place of the precision, for the record of a job.</summary>
-    /// <exception cref="EngineUnavailableException">The device or the precision is not there: one sentence.</exception>
-    public static EngineSettings WithPrecision(EngineSettings settings) =>
-        settings with { Precision = Devices.BodyType(settings.Precision, Devices.Resolve(settings.Device)) == torch.ScalarType.BFloat16 ? "bfloat16" : "float32" };
+    /// <summary>
+    /// The settings with what "auto" means here and now in place of precision and joint part, for the record of a job: a
+    /// joint model that appears later must not change a job that goes on.
+    /// </summary>
+    /// <exception cref="EngineUnavailableException">Device, precision or weights are not there: one sentence.</exception>
+    public EngineSettings Resolve(EngineSettings settings) => settings with
+    {
+        Precision = Devices.BodyType(settings.Precision, Devices.Resolve(settings.Device)) == torch.ScalarType.BFloat16 ? "bfloat16" : "float32",
+        Joint = TrainedJoint(settings) is null ? "blockwise" : "trained",
+    };
+
+    /// <summary>
+    /// Which joint part a container was made for, as <see cref="EngineSettings.Joint"/>: a joint model among its weights
+    /// means a trained one.
+    /// </summary>
+    public static string JointOf(ContainerHeader header) =>
+        header.WeightHashes.ContainsKey(ModelNames.FileName(ModelNames.Joint(header.Network, header.Downscaler), null)) ? "trained" : "blockwise";
 
     /// <inheritdoc/>
     public IEngine Create(EngineSettings settings)
     {
-        foreach (string network in Networks(settings))
+        foreach (LoadedModel model in Models(settings))
         {
-            foreach (int scale in settings.Scales.Scales)
-                _ = _catalog.Load(network, scale).SrShape;
+            // Said before anything is made: a file under the name of a network may hold something else.
+            if (model.Shape is not (JointSrShape or DownNetShape))
+                _ = model.SrShape;
         }
         if (settings.Scales.Scales.Any(scale => scale % settings.Scales[0] != 0))
             throw new EngineUnavailableException($"JointSR joins scales that are multiples of the finest one; {settings.Scales} are not.");
         torch.Device device = Devices.Resolve(settings.Device);
-        return new Engine(_catalog, settings, device, Devices.BodyType(settings.Precision, device));
+        return new Engine(_catalog, settings, TrainedJoint(settings), device, Devices.BodyType(settings.Precision, device));
     }
 
-    private static IEnumerable<string> Networks(EngineSettings settings)
+    // Every file that the settings need, each once.
+    private IEnumerable<LoadedModel> Models(EngineSettings settings)
     {
-        if (settings.Downscaler is "downnet")
-            throw new EngineUnavailableException("There are no weights of downnet, nor of networks trained with it: use the downscaler bicubic.");
-        if (settings.Downscaler is not "bicubic")
+        if (settings.Downscaler is not ("bicubic" or "downnet"))
             throw new EngineUnavailableException($"There is no downscaler '{settings.Downscaler}': choose bicubic or downnet.");
-        return settings.Scorer switch
+        if (settings.Scorer is not ("omnisr-light" or "same" or "bicubic" or "none"))
+            throw new EngineUnavailableException($"There is no scorer '{settings.Scorer}': choose omnisr-light, same or bicubic.");
+        var names = new HashSet<string>(StringComparer.Ordinal);
+        LoadedModel? joint = TrainedJoint(settings);
+        if (joint is null || settings.Scorer is "same")
+            names.Add(ModelNames.Network(settings.Network, settings.Downscaler));
+        if (settings.Scorer is "omnisr-light")
+            names.Add(ModelNames.Network(settings.Scorer, settings.Downscaler));
+        if (settings.Downscaler is "downnet" && settings.Scorer is not "none")
         {
-            "bicubic" or "same" => [settings.Network],
-            "omnisr-light" => [settings.Network, "omnisr-light"],
-            _ => throw new EngineUnavailableException($"There is no scorer '{settings.Scorer}': choose omnisr-light, same or bicubic."),
-        };
+            names.Add(ModelNames.DownNet(settings.Network));
+            if (settings.Scorer is "omnisr-light")
+                names.Add(ModelNames.DownNet(settings.Scorer));
+        }
+        IEnumerable<LoadedModel> models = names.SelectMany(name => settings.Scales.Scales.Select(scale => _catalog.Load(name, scale)));
+        return joint is null ? models : models.Prepend(joint);
+    }
+
+    // Null where single-scale networks reconstruct block by block.
+    private LoadedModel? TrainedJoint(EngineSettings settings)
+    {
+        if (settings.Joint is not ("auto" or "trained" or "blockwise"))
+            throw new EngineUnavailableException($"There is no joint part '{settings.Joint}': choose auto, trained or blockwise.");
+        string name = ModelNames.Joint(settings.Network, settings.Downscaler);
+        if (settings.Joint is "blockwise" || (settings.Joint is "auto" && !File.Exists(_catalog.PathOf(name, null))))
+            return null;
+        LoadedModel joint = _catalog.Load(name, null);
+        if (joint.Shape.Scales.SequenceEqual(settings.Scales.Scales))
+            return joint;
+        return settings.Joint is "auto"
+            ? null
+            : throw new EngineUnavailableException($"{joint.FileName} joins the scales {string.Join(',', joint.Shape.Scales)}, not {settings.Scales}.");
     }
 }
 
@@ -69,39 +104,68 @@ public sealed class EngineFactory(ModelCatalog? catalog = null) : IEngineFactory
 internal sealed class Engine : IEngine
 {
     private readonly BatchRunner _runner;
-    private readonly NetworkSet _networks;
-    private readonly NetworkSet? _light;
-    private readonly JointReconstructor _reconstructor;
+    private readonly List<IDisposable> _owned = [];
+    private readonly IBlockDownscaler? _downscaler;
+    private readonly IBlockScorer? _scorer;
 
-    public Engine(ModelCatalog catalog, EngineSettings settings, torch.Device device, torch.ScalarType body)
+    public Engine(ModelCatalog catalog, EngineSettings settings, LoadedModel? joint, torch.Device device, torch.ScalarType body)
     {
         bool cpu = device.type == DeviceType.CPU;
         int workers = !cpu ? 1 : settings.Threads > 0 ? settings.Threads : Environment.ProcessorCount;
-        _runner = new BatchRunner(workers, () => NativeRuntime.SetThreads(1));
-        _networks = new NetworkSet(catalog, settings.Network, body, device);
-        if (settings.Scorer is "omnisr-light" && settings.Network is not "omnisr-light")
-            _light = new NetworkSet(catalog, "omnisr-light", body, device);
-
         int LargestBatch(int scale) => settings.MaxBatch > 0 ? settings.MaxBatch : scale >= 8 ? 64 : 16;
-        _reconstructor = new JointReconstructor(settings.Network, _networks, settings.Scales, _runner, device, LargestBatch);
-        Scorer = settings.Scorer is "bicubic"
-            ? new BicubicScorer(_runner)
-            : new NetworkScorer(settings.Scorer, _light ?? _networks, _runner, device, LargestBatch);
+        _runner = new BatchRunner(workers, () => NativeRuntime.SetThreads(1));
+
+        NetworkSet networks;
+        if (joint is { Shape: JointSrShape shape })
+        {
+            networks = Own(new NetworkSet(scale => NetworkWeights.Of(joint, shape, scale), body, device));
+            Reconstructor = Own(new JointReconstructor(settings.Network, networks, settings.Scales, _runner, device, LargestBatch, shape.JointOf(joint.Tensors)));
+        }
+        else
+        {
+            networks = Own(new NetworkSet(catalog, ModelNames.Network(settings.Network, settings.Downscaler), body, device));
+            Reconstructor = Own(new JointReconstructor(settings.Network, networks, settings.Scales, _runner, device, LargestBatch,
+                JointSrParameters.WarmStart([.. settings.Scales.Scales.Select(networks.TailAt)])));
+        }
+        if (settings.Scorer is "none")
+            return;
+
+        _downscaler = DownscalerOf(settings.Network, networks);
+        string scoring = settings.Scorer is "omnisr-light" ? settings.Scorer : settings.Network;
+        bool own = string.Equals(scoring, settings.Network, StringComparison.Ordinal);
+        // A block's score is that of the network by itself: the joint part looks at neighbours that are not chosen yet.
+        if (settings.Scorer is "bicubic")
+        {
+            _scorer = new BicubicScorer(_downscaler, _runner);
+            return;
+        }
+        NetworkSet single = own && joint is null ? networks : Own(new NetworkSet(catalog, ModelNames.Network(scoring, settings.Downscaler), body, device));
+        _scorer = new NetworkScorer(settings.Scorer, own ? _downscaler : DownscalerOf(scoring, single), single, _runner, device, LargestBatch);
+
+        IBlockDownscaler DownscalerOf(string network, NetworkSet set) => Own<IBlockDownscaler>(settings.Downscaler is "downnet"
+            ? new DownNetDownscaler(catalog, network, settings.Scales, set.ShapeAt(settings.Scales[0]).Black, _runner, device)
+            : new BicubicDownscaler());
     }
 
-    public IDownscaler Downscaler { get; } = new BicubicDownscaler();
+    public IDownscaler Downscaler => _downscaler ?? throw new InvalidOperationException("This engine was made to reconstruct only.");
 
-    public IBlockScorer Scorer { get; }
+    public IBlockScorer Scorer => _scorer ?? throw new InvalidOperationException("This engine was made to reconstruct only.");
 
-    public IReconstructor Reconstructor => _reconstructor;
+    public IReconstructor Reconstructor { get; }
 
     public DeviceCounts TakeCounts() => _runner.Take();
 
     public void Dispose()
     {
         _runner.Dispose();
-        _reconstructor.Dispose();
-        _networks.Dispose();
-        _light?.Dispose();
+        foreach (IDisposable owned in _owned)
+            owned.Dispose();
+    }
+
+    private T Own<T>(T made)
+        where T : IDisposable
+    {
+        _owned.Add(made);
+        return made;
     }
 }

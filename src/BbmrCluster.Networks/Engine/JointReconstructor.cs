@@ -21,14 +21,16 @@ internal sealed class JointReconstructor : IReconstructor, IDisposable
     private readonly int _finest, _channels;
     private readonly float _black;
 
-    public JointReconstructor(string name, NetworkSet networks, ScaleSet scales, BatchRunner runner, Device device, Func<int, int> largestBatch)
-        : this(name, networks, scales, runner, device, largestBatch, JointSrParameters.WarmStart([.. scales.Scales.Select(networks.TailAt)]), skipIdentity: true)
-    {
-    }
-
-    /// <summary>With given values of the joint part.</summary>
-    internal JointReconstructor(string name, NetworkSet networks, ScaleSet scales, BatchRunner runner, Device device, Func<int, int> largestBatch,
-        IReadOnlyDictionary<string, TensorData> joint, bool skipIdentity)
+    /// <param name="name">Network name.</param>
+    /// <param name="networks">Feature extractors.</param>
+    /// <param name="scales">The scale set.</param>
+    /// <param name="runner">Workers.</param>
+    /// <param name="device">Where it runs.</param>
+    /// <param name="largestBatch">Scale to blocks in a device call.</param>
+    /// <param name="joint">Values of the joint part, see <see cref="JointSrParameters"/>: trained, or the warm start.</param>
+    /// <param name="skipIdentity">Leave out parts that are the identity.</param>
+    public JointReconstructor(string name, NetworkSet networks, ScaleSet scales, BatchRunner runner, Device device, Func<int, int> largestBatch,
+        IReadOnlyDictionary<string, TensorData> joint, bool skipIdentity = true)
     {
         (Name, _networks, _scales, _runner, _device, _largestBatch) = (name, networks, scales, runner, device, largestBatch);
         _finest = scales[0];

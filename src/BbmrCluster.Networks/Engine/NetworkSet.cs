@@ -1,55 +1,76 @@
 using System.Collections.Concurrent;
 using BbmrCluster.Networks.Catalog;
+using BbmrCluster.Networks.JointSr;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
 
 namespace BbmrCluster.Networks.Engine;
 
+/// <summary>Weights of a network at one scale, whole or as a feature extractor.</summary>
+/// <param name="Shape">The network's shape.</param>
+/// <param name="Parameters">The parameters that are there: all, or all but the tail.</param>
+/// <param name="Tensors">Their values.</param>
+/// <param name="Source">What messages call them.</param>
+internal sealed record NetworkWeights(SrNetworkShape Shape, IReadOnlyList<(string Name, long[] Shape)> Parameters, IReadOnlyDictionary<string, TensorData> Tensors, string Source)
+{
+    /// <summary>A network of its own file.</summary>
+    public static NetworkWeights Of(LoadedModel model) => new(model.SrShape, model.Shape.Parameters, model.Tensors, model.FileName);
+
+    /// <summary>An extractor out of a joint file.</summary>
+    public static NetworkWeights Of(LoadedModel joint, JointSrShape shape, int scale)
+    {
+        SrNetworkShape extractor = shape.Extractors.Single(e => e.Scale == scale);
+        return new NetworkWeights(extractor, extractor.FeatureParameters, shape.ExtractorOf(joint.Tensors, scale), joint.FileName);
+    }
+}
+
 /// <summary>
 /// One network at each scale, made when first used: parameters once, a runnable network for each worker and type. Owns them all.
 /// </summary>
-internal sealed class NetworkSet : IDisposable
+/// <param name="weights">Scale to weights.</param>
+/// <param name="body">Float32 or BFloat16.</param>
+/// <param name="device">Where they run.</param>
+internal sealed class NetworkSet(Func<int, NetworkWeights> weights, ScalarType body, Device device) : IDisposable
 {
-    private readonly ModelCatalog _catalog;
-    private readonly string _network;
-    private readonly Device _device;
     private readonly Lock _gate = new();
-    private readonly ConcurrentDictionary<int, LoadedModel> _models = [];
+    private readonly ConcurrentDictionary<int, NetworkWeights> _weights = [];
     private readonly Dictionary<int, ParameterSet> _parameters = [];
     private readonly Dictionary<(int Scale, int Worker, ScalarType Body), SrNetwork> _networks = [];
 
-    public NetworkSet(ModelCatalog catalog, string network, ScalarType body, Device device) => (_catalog, _network, Body, _device) = (catalog, network, body, device);
+    /// <summary>The networks of a catalog under one name.</summary>
+    public NetworkSet(ModelCatalog catalog, string model, ScalarType body, Device device)
+        : this(scale => NetworkWeights.Of(catalog.Load(model, scale)), body, device)
+    {
+    }
 
     /// <summary>The type of the bodies.</summary>
-    public ScalarType Body { get; }
+    public ScalarType Body => body;
 
     /// <summary>Shape of the network at a scale.</summary>
-    public SrNetworkShape ShapeAt(int scale) => Model(scale).SrShape;
+    public SrNetworkShape ShapeAt(int scale) => Weights(scale).Shape;
 
     /// <summary>The network at a scale for a worker; call from that worker's thread.</summary>
     public SrNetwork At(int scale, int worker, bool float32 = false)
     {
-        ScalarType body = float32 ? ScalarType.Float32 : Body;
+        ScalarType type = float32 ? ScalarType.Float32 : body;
         lock (_gate)
         {
-            if (_networks.TryGetValue((scale, worker, body), out SrNetwork? ready))
+            if (_networks.TryGetValue((scale, worker, type), out SrNetwork? ready))
                 return ready;
-            LoadedModel model = Model(scale);
+            NetworkWeights own = Weights(scale);
             if (!_parameters.TryGetValue(scale, out ParameterSet? parameters))
-                _parameters.Add(scale, parameters = new ParameterSet(model.Shape.Parameters, model.Tensors, model.FileName, device: _device));
-            SrNetwork network = model.SrShape.CreateNetwork(parameters, body);
-            _networks.Add((scale, worker, body), network);
+                _parameters.Add(scale, parameters = new ParameterSet(own.Parameters, own.Tensors, own.Source, device: device));
+            SrNetwork network = own.Shape.CreateNetwork(parameters, type);
+            _networks.Add((scale, worker, type), network);
             return network;
         }
     }
 
-    private LoadedModel Model(int scale) => _models.GetOrAdd(scale, at => _catalog.Load(_network, at));
-
-    /// <summary>Weight and bias of the tail at a scale.</summary>
+    /// <summary>Weight and bias of the tail at a scale; not in a set of extractors.</summary>
     public (int Scale, TensorData Weight, TensorData Bias) TailAt(int scale)
     {
-        LoadedModel model = Model(scale);
-        return (scale, model.Tensors[model.SrShape.TailName + ".weight"], model.Tensors[model.SrShape.TailName + ".bias"]);
+        NetworkWeights own = Weights(scale);
+        return (scale, own.Tensors[own.Shape.TailName + ".weight"], own.Tensors[own.Shape.TailName + ".bias"]);
     }
 
     public void Dispose()
@@ -59,4 +80,6 @@ internal sealed class NetworkSet : IDisposable
         foreach (ParameterSet parameters in _parameters.Values)
             parameters.Dispose();
     }
+
+    private NetworkWeights Weights(int scale) => _weights.GetOrAdd(scale, weights);
 }

@@ -4,25 +4,8 @@ using static TorchSharp.torch;
 
 namespace BbmrCluster.Networks.Engine;
 
-/// <summary>The MATLAB-compatible bicubic, each block by itself with mirrored edges.</summary>
-internal sealed class BicubicDownscaler : IDownscaler
-{
-    public string Name => "bicubic";
-
-    public BlockBatch Downscale(BlockBatch hr, int scale) => Downscale(hr, 0, hr.Count, scale);
-
-    /// <summary>Downscales a run of blocks.</summary>
-    public static BlockBatch Downscale(BlockBatch hr, int first, int count, int scale)
-    {
-        int each = hr.Side * hr.Side * 3;
-        var lr = new BlockBatch(count, hr.Side / scale, hr.BitDepth);
-        Bicubic.DownscaleBlocks(hr.Samples.AsSpan(first * each, count * each), hr.Side, hr.BitDepth, scale, lr.Samples);
-        return lr;
-    }
-}
-
 /// <summary>Scores by downscaling and a given way up again, batch by batch on the workers.</summary>
-internal abstract class RoundTripScorer(string name, BatchRunner runner, Func<int, int> largestBatch) : IBlockScorer
+internal abstract class RoundTripScorer(string name, IBlockDownscaler downscaler, BatchRunner runner, Func<int, int> largestBatch) : IBlockScorer
 {
     public string Name => name;
 
@@ -33,7 +16,7 @@ internal abstract class RoundTripScorer(string name, BatchRunner runner, Func<in
         var sse = new double[hr.Count, scales.Count];
         Run(scales.Scales.SelectMany(scale => BatchRunner.Cut("score", scale, hr.Count, largestBatch(scale))), (worker, batch) =>
         {
-            BlockBatch lr = BicubicDownscaler.Downscale(hr, batch.First, batch.Count, batch.Scale);
+            BlockBatch lr = downscaler.Downscale(hr, batch.First, batch.Count, batch.Scale);
             float[] up = Enlarge(worker, lr, batch.Scale);
             var samples = new ushort[hr.Side * hr.Side * 3];
             for (int i = 0; i < batch.Count; i++)
@@ -71,7 +54,7 @@ internal abstract class RoundTripScorer(string name, BatchRunner runner, Func<in
 }
 
 /// <summary>Bicubic up again: no network.</summary>
-internal sealed class BicubicScorer(BatchRunner runner) : RoundTripScorer("bicubic", runner, _ => 16)
+internal sealed class BicubicScorer(IBlockDownscaler downscaler, BatchRunner runner) : RoundTripScorer("bicubic", downscaler, runner, _ => 16)
 {
     protected override bool UsesDevice => false;
 
@@ -90,8 +73,8 @@ internal sealed class BicubicScorer(BatchRunner runner) : RoundTripScorer("bicub
 }
 
 /// <summary>Super-resolution of each block by itself with a single-scale network (paper section 3.2).</summary>
-internal sealed class NetworkScorer(string name, NetworkSet networks, BatchRunner runner, Device device, Func<int, int> largestBatch)
-    : RoundTripScorer(name, runner, largestBatch)
+internal sealed class NetworkScorer(string name, IBlockDownscaler downscaler, NetworkSet networks, BatchRunner runner, Device device, Func<int, int> largestBatch)
+    : RoundTripScorer(name, downscaler, runner, largestBatch)
 {
     private readonly BatchRunner _runner = runner;
 

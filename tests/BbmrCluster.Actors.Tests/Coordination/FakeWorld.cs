@@ -56,7 +56,7 @@ internal sealed class FakeWorld
     {
         string path = $"/in/{name}-{width}x{height}";
         var job = new ImageJob(new ImageId("none"), kind, path, name, new OutputPaths($"/out/{name}.bbmr", $"/out/{name}.png", null, $"/out/{name}.report.json"),
-            EngineSettings.Default, "fake", new Dictionary<string, string> { ["w"] = "00" }, "sse", 4, false, false, ImageLimits.Default);
+            EngineSettings.Default with { Joint = "blockwise" }, "fake", new Dictionary<string, string> { ["w"] = "00" }, "sse", 4, false, false, ImageLimits.Default);
         return job with { Id = JobIdentity.Of(job) };
     }
 

@@ -107,6 +107,7 @@ public sealed class ProtocolSerializerTests : IDisposable
     {
         yield return new ImageEvents.Batch([.. ImageSamples()]);
         yield return new ArchiveEvents.Batch([.. ArchiveSamples()]);
+        yield return new ArchiveEvents.Batch([new ArchiveEvents.PageAdded(2, [Job with { Engine = Job.Engine with { Joint = "trained" } }])]);
         yield return new ArchiveCommands.SubmitArchive(Archive, Run, new Priority(4), 2000);
         yield return new ArchiveCommands.AddPage(Archive, Run, 1, [Job, Job with { Kind = JobKind.Downscale }]);
         yield return new ArchiveCommands.WatchArchive(Archive, Run);
