@@ -50,6 +50,15 @@ public sealed record CoordinationSettings
     /// <summary>Deletes the blobs of an image that is closed; null where the store is swept otherwise.</summary>
     public Action<ImageId>? DeleteBlobs { get; init; }
 
+    /// <summary>Writes a blob of an image under a label, for what is too large for a message; null where messages stay in the process.</summary>
+    public Func<ImageId, string, byte[], BlobRef>? WriteBlob { get; init; }
+
+    /// <summary>How long a worker whose process ends goes on with the leases it holds before it gives them back (default 0: at once).</summary>
+    public TimeSpan DrainTime { get; init; }
+
+    /// <summary>How long a worker waits for its devices to give leases back after <see cref="DrainTime"/>.</summary>
+    public static TimeSpan ReturnTime { get; } = TimeSpan.FromSeconds(10);
+
     /// <summary>Checks the ranges.</summary>
     /// <exception cref="InvalidOperationException">A value is outside its range.</exception>
     public CoordinationSettings Validate()
@@ -68,6 +77,7 @@ public sealed record CoordinationSettings
         Check(TickInterval > TimeSpan.Zero, nameof(TickInterval));
         Check(ReminderInterval > TimeSpan.Zero, nameof(ReminderInterval));
         Check(StopTimeout > TimeSpan.Zero, nameof(StopTimeout));
+        Check(DrainTime >= TimeSpan.Zero, nameof(DrainTime));
         return this;
     }
 
@@ -82,4 +92,5 @@ public sealed record CoordinationSettings
 /// <param name="Name">Unique in the process, e.g. "cpu" or "cuda-0"; 1 to 64 characters of a-z, 0-9 and '-'.</param>
 /// <param name="CreateRunner">Makes the runner; called once, on the device's own thread, with its first lease. Its messages of failure go to the user.</param>
 /// <param name="DeviceClass">The device class it has; null takes leases of any class.</param>
-public sealed record DeviceSlot(string Name, Func<IStageRunner> CreateRunner, string? DeviceClass = null);
+/// <param name="ReadBlob">Reads a blob, for leases that do not fit a message; null where messages stay in the process.</param>
+public sealed record DeviceSlot(string Name, Func<IStageRunner> CreateRunner, string? DeviceClass = null, Func<BlobRef, byte[]>? ReadBlob = null);

@@ -1,3 +1,4 @@
+using System.Globalization;
 using Akka.Actor;
 using Akka.Cluster.Sharding;
 using Akka.Event;
@@ -21,6 +22,9 @@ namespace BbmrCluster.Actors.Images;
 /// </remarks>
 internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, IImageEvent>, IWithTimers
 {
+    // Bytes of a lease's lists from which they go by way of the blob store; messages stay well below 64 KiB.
+    private const int LargeWork = 40_000;
+
     private readonly ImageId _id;
     private readonly IActorRef _broker;
     private readonly CoordinationSettings _settings;
@@ -303,7 +307,25 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
             foreach (int block in Unsettled(lease.Range))
                 Block(block);
         }
-        _workers[worker].Tell(new LeaseReplies.LeaseGranted(_id, lease.Id, State.WorkOf(lease.Range, lease.Attempt, SecondsSinceCounted)));
+        try
+        {
+            _workers[worker].Tell(Granted(lease, State.WorkOf(lease.Range, lease.Attempt, SecondsSinceCounted)));
+        }
+        catch (StageFailedException failed)
+        {
+            // The blob store did not take the lease's lists.
+            Failed(lease, failed.Failure, failed.Message, failed.Lost, failed.Code);
+        }
+    }
+
+    // The lists of a very large image do not fit a message between nodes: they go by way of the blob store.
+    private LeaseReplies.LeaseGranted Granted(Lease lease, LeaseWork work)
+    {
+        int bytes = (work.Strips.Count * 640) + (work.Scales?.Length ?? 0) + ((work.Scores?.Length ?? 0) * sizeof(double));
+        if (_settings.WriteBlob is not { } write || bytes < LargeWork)
+            return new LeaseReplies.LeaseGranted(_id, lease.Id, work);
+        var whole = write(_id, string.Create(CultureInfo.InvariantCulture, $"lease-{lease.Id.Epoch}-{lease.Id.Number}"), ProtocolSerializer.Bytes(work));
+        return new LeaseReplies.LeaseGranted(_id, lease.Id, work with { Strips = [], Scales = null, Scores = null, Quarantined = [] }, whole);
     }
 
     private void Reported(LeaseFacts.LeaseReported reported)

@@ -31,7 +31,7 @@ internal static class FromWire
         "ix" => new ImageCommands.StopImage(new(m.Image)),
         "ia" => new ImageCommands.AcknowledgeOutcome(new(m.Image), new(m.Run)),
         "lq" => new ImageCommands.RequestLeases(new(m.Image), new(m.Worker), m.Number, [.. m.Names]),
-        "lg" => new LeaseReplies.LeaseGranted(new(m.Image), Lease(m.Lease), Work(m.Work)),
+        "lg" => new LeaseReplies.LeaseGranted(new(m.Image), Lease(m.Lease), Work(m.Work), Blob(m.Blob)),
         "ln" => new LeaseReplies.LeasesExhausted(new(m.Image)),
         "lw" => new LeaseReplies.WorkReady(new(m.Image)),
         "lx" => new LeaseReplies.LeaseCancelled(new(m.Image), Lease(m.Lease)),
@@ -108,7 +108,7 @@ internal static class FromWire
         wire.BisectedLeases, wire.ResumedLeases, wire.Seconds, wire.HasAllocationMethod ? wire.AllocationMethod : null,
         wire.HasAllocationSse ? wire.AllocationSse : null, wire.HasAllocationDualBound ? wire.AllocationDualBound : null);
 
-    private static LeaseWork Work(W.Work wire) => new(
+    public static LeaseWork Work(W.Work wire) => new(
         Job(wire.Job), (Stage)wire.Stage, wire.FirstBlock, wire.BlockCount, wire.Attempt, wire.Facts is { } facts ? Facts(facts) : null,
         [.. wire.Strips.Select(Strip)], wire.HasScales ? wire.Scales.ToByteArray() : null, wire.HasScores ? [.. wire.Scores] : null,
         [.. wire.Quarantined], [.. wire.Outputs.Select(File)], Tally(wire.Tally));

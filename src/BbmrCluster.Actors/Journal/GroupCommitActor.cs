@@ -93,6 +93,13 @@ internal abstract class GroupCommitActor<TState, TEvent> : ReceivePersistentActo
             Context.System.EventStream.Publish(new JournalUnreadable(PersistenceId, reason));
     }
 
+    /// <summary>An entry that the journal will not take (it cannot be serialized): as after a failed write, whoever waits brings the actor back.</summary>
+    protected override void OnPersistRejected(Exception cause, object @event, long sequenceNr)
+    {
+        base.OnPersistRejected(cause, @event, sequenceNr);
+        Context.Stop(Self);
+    }
+
     protected abstract TState Apply(TState state, TEvent one);
 
     protected abstract object Wrap(IReadOnlyList<TEvent> events);

@@ -3,6 +3,7 @@ using System.IO.Hashing;
 using Akka.Actor;
 using Akka.Serialization;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Work;
 using Google.Protobuf;
 using W = BbmrCluster.Actors.Journal.Wire;
 
@@ -75,6 +76,12 @@ internal sealed class ProtocolSerializer(ExtendedActorSystem system) : Serialize
         "ae" => FromWire.ArchiveBatch(W.ArchiveEvents.Parser.ParseFrom(Opened(bytes))),
         _ => FromWire.Message(manifest, W.Message.Parser.ParseFrom(bytes)),
     };
+
+    /// <summary>A lease's work, for a blob.</summary>
+    public static byte[] Bytes(LeaseWork work) => ToWire.Work(work).ToByteArray();
+
+    /// <summary>The opposite.</summary>
+    public static LeaseWork Work(byte[] bytes) => FromWire.Work(W.Work.Parser.ParseFrom(bytes));
 
     private static byte[] Sealed(IMessage entry)
     {

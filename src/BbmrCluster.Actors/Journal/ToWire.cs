@@ -31,7 +31,7 @@ internal static class ToWire
         ImageCommands.StopImage m => new() { Image = m.ImageId.Value },
         ImageCommands.AcknowledgeOutcome m => new() { Image = m.ImageId.Value, Run = m.Run.Value },
         ImageCommands.RequestLeases m => new() { Image = m.ImageId.Value, Worker = m.Worker.Value, Number = m.Count, Names = { m.DeviceClasses } },
-        LeaseReplies.LeaseGranted m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease), Work = Work(m.Work) },
+        LeaseReplies.LeaseGranted m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease), Work = Work(m.Work), Blob = Blob(m.Whole) },
         LeaseReplies.LeasesExhausted m => new() { Image = m.ImageId.Value },
         LeaseReplies.WorkReady m => new() { Image = m.ImageId.Value },
         LeaseReplies.LeaseCancelled m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease) },
@@ -215,7 +215,7 @@ internal static class ToWire
         return wire;
     }
 
-    private static W.Work Work(LeaseWork work)
+    public static W.Work Work(LeaseWork work)
     {
         var wire = new W.Work
         {

@@ -27,8 +27,8 @@ internal static class ImageCommands
 /// <summary>What a coordinator tells the holder of leases.</summary>
 internal static class LeaseReplies
 {
-    /// <summary>A lease, complete in itself.</summary>
-    public sealed record LeaseGranted(ImageId ImageId, LeaseId Lease, LeaseWork Work) : IWireMessage;
+    /// <summary>A lease, complete in itself. What would be too large for a message lies in a blob: then the work here lacks its lists.</summary>
+    public sealed record LeaseGranted(ImageId ImageId, LeaseId Lease, LeaseWork Work, BlobRef? Whole = null) : IWireMessage;
 
     /// <summary>No more for now; <see cref="WorkReady"/> follows when there is.</summary>
     public sealed record LeasesExhausted(ImageId ImageId) : IWireMessage;

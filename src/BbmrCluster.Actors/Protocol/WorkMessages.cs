@@ -33,7 +33,7 @@ internal static class BrokerNotices
 /// <summary>Between a worker manager and its device executors; never leaves the process.</summary>
 internal static class DeviceMessages
 {
-    public sealed record RunLease(ImageId ImageId, LeaseId Lease, LeaseWork Work, CancellationToken Cancellation) : INoSerializationVerificationNeeded;
+    public sealed record RunLease(ImageId ImageId, LeaseId Lease, LeaseWork Work, BlobRef? Whole, CancellationToken Cancellation) : INoSerializationVerificationNeeded;
 
     public sealed record DeviceReport(ImageId ImageId, LeaseId Lease, StageReport Report) : INoSerializationVerificationNeeded;
 

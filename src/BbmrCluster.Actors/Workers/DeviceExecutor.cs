@@ -1,5 +1,6 @@
 using Akka.Actor;
 using BbmrCluster.Actors.Hosting;
+using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Work;
 
@@ -47,7 +48,9 @@ internal sealed class DeviceExecutor : ReceiveActor
         manager.Tell(new DeviceMessages.DeviceReport(image, id, new Working()));
         try
         {
-            return new LeaseFacts.LeaseEnded(image, id, _runner.Run(lease.Work, report => manager.Tell(new DeviceMessages.DeviceReport(image, id, report)), lease.Cancellation));
+            var work = lease.Whole is null ? lease.Work
+                : ProtocolSerializer.Work((_slot.ReadBlob ?? throw new InvalidOperationException("this worker has no blob store"))(lease.Whole));
+            return new LeaseFacts.LeaseEnded(image, id, _runner.Run(work, report => manager.Tell(new DeviceMessages.DeviceReport(image, id, report)), lease.Cancellation));
         }
         catch (OperationCanceledException) when (lease.Cancellation.IsCancellationRequested)
         {

@@ -26,6 +26,7 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
     private readonly Dictionary<ImageId, int> _asked = [];
     private readonly HashSet<ImageId> _dry = [];
     private readonly CancellationToken _shutdown;
+    private IActorRef? _leaving;
     private IReadOnlyList<ImageId> _assigned = [];
 
     public WorkerManager(WorkerId id, IActorRef broker, IActorRef images, IReadOnlyList<DeviceSlot> slots, CoordinationSettings settings)
@@ -60,6 +61,7 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         Receive<LeaseReplies.LeaseAcknowledged>(known =>
         {
             _unacknowledged.Remove((known.ImageId, known.Lease));
+            LeaveWhenIdle();
         });
         Receive<DeviceMessages.DeviceReport>(report =>
         {
@@ -72,14 +74,17 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         Receive<Tick>(_ => Repeat());
         foreach (var device in _devices)
             Context.Watch(device);
-        // A device that works hears no message, and its thread must not hold up the end of the process.
         var shutdown = new CancellationTokenSource();
         _shutdown = shutdown.Token;
-        CoordinatedShutdown.Get(Context.System).AddTask(CoordinatedShutdown.PhaseBeforeServiceUnbind, "cancel-leases", async () =>
+        Receive<GiveBack>(_ => shutdown.Cancel());
+        Receive<Leave>(_ =>
         {
-            await shutdown.CancelAsync();
-            return Done.Instance;
+            _leaving = Sender;
+            // Nothing new: the broker gives its images to others at once.
+            _broker.Tell(new BrokerCommands.DrainWorker(_id));
+            LeaveWhenIdle();
         });
+        EndInOrder(Context.System, Self, shutdown, settings.DrainTime);
         Timers!.StartPeriodicTimer("tick", Tick.Instance, settings.ReminderInterval);
     }
 
@@ -90,8 +95,40 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
 
     protected override void PreStart() => _broker.Tell(new BrokerFacts.WorkerPresent(_id, _devices.Count));
 
+    /// <summary>
+    /// When the process ends: take no more leases, finish those in hand within the time to drain, then give them back. A
+    /// device that works hears no message, and its thread must not hold up the end of the process.
+    /// </summary>
+    private static void EndInOrder(ActorSystem system, IActorRef manager, CancellationTokenSource cancellation, TimeSpan drainTime)
+    {
+        var shutdown = CoordinatedShutdown.Get(system);
+        shutdown.AddTask(CoordinatedShutdown.PhaseServiceRequestsDone, "finish-leases", async () =>
+        {
+            // A node that was removed from the cluster has nobody to finish for.
+            if (drainTime > TimeSpan.Zero && shutdown.ShutdownReason is not CoordinatedShutdown.ClusterDowningReason)
+            {
+                var left = manager.Ask<Done>(Leave.Instance, Timeout.InfiniteTimeSpan);
+                if (await Task.WhenAny(left, Task.Delay(drainTime)) != left)
+                {
+                    manager.Tell(GiveBack.Instance);
+                    await Task.WhenAny(left, Task.Delay(CoordinationSettings.ReturnTime));
+                }
+            }
+            await cancellation.CancelAsync();
+            return Done.Instance;
+        });
+    }
+
+    private void LeaveWhenIdle()
+    {
+        if (_leaving is not null && _held.Count + _unacknowledged.Count == 0)
+            _leaving.Tell(Done.Instance);
+    }
+
     private void Ask()
     {
+        if (_leaving is not null)
+            return;
         int free = (_devices.Count * CreditPerDevice) - _held.Count - _asked.Values.Sum();
         if (free <= 0)
             return;
@@ -115,7 +152,7 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         var held = new Held(device, CancellationTokenSource.CreateLinkedTokenSource(_shutdown));
         if (!_held.TryAdd((granted.ImageId, granted.Lease), held))
             return;
-        _devices[device].Tell(new DeviceMessages.RunLease(granted.ImageId, granted.Lease, granted.Work, held.Cancellation.Token));
+        _devices[device].Tell(new DeviceMessages.RunLease(granted.ImageId, granted.Lease, granted.Work, granted.Whole, held.Cancellation.Token));
     }
 
     private void Release(DeviceMessages.DeviceEnded ended)
@@ -144,6 +181,16 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
     private sealed record Held(int Device, CancellationTokenSource Cancellation)
     {
         public bool Started { get; set; }
+    }
+
+    private sealed record Leave : INoSerializationVerificationNeeded
+    {
+        public static Leave Instance { get; } = new();
+    }
+
+    private sealed record GiveBack : INoSerializationVerificationNeeded
+    {
+        public static GiveBack Instance { get; } = new();
     }
 
     private sealed record Tick : INoSerializationVerificationNeeded, IDeadLetterSuppression

@@ -83,7 +83,7 @@ internal sealed class TestNode : IAsyncDisposable
     public IActorRef Broker => _host.Services.GetRequiredService<IActorRegistry>().Get<WorkBrokerKey>();
 
     public static async Task<TestNode> StartAsync(FakeWorld world, JournalFolder folder, int devices = 1, AkkaExecutionMode mode = AkkaExecutionMode.Local, CoordinationSettings? settings = null,
-        ActorSystem? joins = null)
+        ActorSystem? joins = null, Func<BlobRef, byte[]>? readBlob = null)
     {
         Environment.SetEnvironmentVariable("DOTNET_HOSTBUILDER__RELOADCONFIGONCHANGE", "false");
         var used = (settings ?? Fast).Validate();
@@ -103,7 +103,7 @@ internal sealed class TestNode : IAsyncDisposable
                 else
                     builder.WithWorkBroker(mode, used).WithImageCoordinators(mode, Allocators.Parse, used).WithArchiveCoordinators(mode, used);
                 if (devices > 0)
-                    builder.WithWorker(new WorkerId("w"), [.. Enumerable.Range(0, devices).Select(i => new DeviceSlot($"fake-{i}", world.Runner))], used);
+                    builder.WithWorker(new WorkerId("w"), [.. Enumerable.Range(0, devices).Select(i => new DeviceSlot($"fake-{i}", world.Runner, ReadBlob: readBlob))], used);
                 if (mode == AkkaExecutionMode.Clustered)
                 {
                     builder.AddStartup((system, _) =>

@@ -137,6 +137,7 @@ public sealed class ProtocolSerializerTests : IDisposable
         yield return new ImageCommands.RequestLeases(Image, new WorkerId("w"), 2, ["cpu", "cuda"]);
         yield return new LeaseReplies.LeaseGranted(Image, Lease, Work);
         yield return new LeaseReplies.LeaseGranted(Image, Lease, new LeaseWork(Job, Stage.Ingest, 0, 0, 1, null, [], null, null, [], [], JobTally.Empty));
+        yield return new LeaseReplies.LeaseGranted(Image, Lease, Work, Blob);
         yield return new LeaseReplies.LeasesExhausted(Image);
         yield return new LeaseReplies.WorkReady(Image);
         yield return new LeaseReplies.LeaseCancelled(Image, Lease);
