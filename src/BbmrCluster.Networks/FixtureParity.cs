@@ -1,12 +1,13 @@
 using System.Runtime.InteropServices;
+using BbmrCluster.Networks.DownNet;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
 
 namespace BbmrCluster.Networks;
 
 /// <summary>How closely a network meets a reference file.</summary>
-/// <param name="Architecture">omnisr or craft, as recognised by the tensors.</param>
-/// <param name="Scale">Upscaling factor.</param>
+/// <param name="Architecture">omnisr, craft or downnet, as recognised by the tensors.</param>
+/// <param name="Scale">Factor by which the network up- or downscales.</param>
 /// <param name="MaxAbsError">Largest absolute difference of the output.</param>
 /// <param name="MaxRelError">The same divided by the largest absolute reference value.</param>
 /// <param name="LossRelError">Relative difference of the L1 loss; null where the file has none.</param>
@@ -31,14 +32,14 @@ public static class FixtureParity
         if (!tensors.TryGetValue("input", out TensorData? input) || !tensors.TryGetValue("output", out TensorData? output) || input.Shape.Length != 4 || output.Shape.Length != 4)
             throw new InvalidDataException($"{path} is not a reference file: it has no 'input' and 'output' maps.");
 
-        (SrNetworkShape shape, IReadOnlyDictionary<string, TensorData> values) = SrNetworkShape.RecogniseSr(weights, path);
+        (NetworkShape shape, IReadOnlyDictionary<string, TensorData> values) = NetworkShape.Recognise(weights, path);
+        if (shape is not (SrNetworkShape or DownNetShape))
+            throw new InvalidDataException($"{path} holds {shape.Description}, which takes no single input: compare its extractors one by one.");
         using var parameters = new ParameterSet(shape.Parameters, values, path, trainable: true);
         using var scope = NewDisposeScope();
         Tensor x = ToNhwc(input);
 
-        float[] result;
-        using (SrNetwork network = shape.CreateNetwork(parameters))
-            result = FromNhwc(network.Forward(x));
+        float[] result = FromNhwc(Forward(x, training: false));
         if (result.Length != output.Values.Length)
             throw new InvalidDataException($"{path}: the output has the shape {output.ShapeText}, the network makes {result.Length} values.");
         double error = 0, peak = 0;
@@ -52,13 +53,20 @@ public static class FixtureParity
         double? lossError = null, normError = null;
         if (tensors.TryGetValue("target", out TensorData? target) && tensors.TryGetValue("loss_l1", out TensorData? loss) && tensors.TryGetValue("grad_norm", out TensorData? norm))
         {
-            using SrNetwork network = shape.CreateNetwork(parameters, training: true);
-            Tensor l1 = (network.Forward(x) - ToNhwc(target)).abs().mean();
+            Tensor l1 = (Forward(x, training: true) - ToNhwc(target)).abs().mean();
             l1.backward();
             lossError = Relative(l1.item<float>(), loss.Values[0]);
             normError = Relative(parameters.TakeGradient().to(ScalarType.Float64).norm().item<double>(), norm.Values[0]);
         }
         return new ParityResult(shape.Architecture, shape.Scale, error, error / peak, lossError, normError);
+
+        Tensor Forward(Tensor input, bool training)
+        {
+            if (shape is DownNetShape down)
+                return new DownNetNetwork(down, parameters).Forward(input);
+            using SrNetwork network = ((SrNetworkShape)shape).CreateNetwork(parameters, training: training);
+            return network.Forward(input);
+        }
 
         static double Relative(double value, double reference) => Math.Abs(value - reference) / Math.Abs(reference);
     }

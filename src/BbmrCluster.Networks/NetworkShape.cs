@@ -17,8 +17,14 @@ public abstract record NetworkShape(int Scale)
     /// <summary>Every scale that the model works at, ascending.</summary>
     public virtual IReadOnlyList<int> Scales => [Scale];
 
+    /// <summary>What the network is apart from its scale, e.g. "an OmniSR network of 5 groups".</summary>
+    public abstract string Title { get; }
+
     /// <summary>What the network is, for messages, e.g. "an OmniSR network of 5 groups at scale 4".</summary>
-    public abstract string Description { get; }
+    public string Description => Scales.Count == 1 ? $"{Title} at scale {Scale}" : $"{Title} at the scales {string.Join(", ", Scales)}";
+
+    /// <summary>"1 group", "5 groups".</summary>
+    private protected static string Groups(int count) => count == 1 ? "1 group" : $"{count} groups";
 
     /// <summary>Every parameter with its official name and shape.</summary>
     public abstract IReadOnlyList<(string Name, long[] Shape)> Parameters { get; }

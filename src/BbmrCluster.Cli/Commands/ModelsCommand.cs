@@ -4,6 +4,7 @@ using BbmrCluster.Cli.CommandLine;
 using BbmrCluster.Cli.Output;
 using BbmrCluster.Networks;
 using BbmrCluster.Networks.Catalog;
+using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Cli.Commands;
 
@@ -16,27 +17,51 @@ internal static class ModelsCommand
         var list = new BbmrCommand("list", "Lists the networks, with their scores and training.", "bbmr models list", "bbmr models list --json");
         list.Run((_, services) =>
         {
-            foreach (ModelEntry entry in new ModelCatalog().List())
-                Show(entry, services.Terminal);
+            var catalog = new ModelCatalog();
+            IReadOnlyList<ModelEntry> entries = catalog.List();
+            foreach (ModelEntry entry in entries)
+                Show(entry, catalog, services.Terminal, absent: false);
+            // A line for each file that could be there would hide those that are.
+            foreach (IGrouping<string, ModelEntry> absent in entries.Where(entry => entry.State == ModelState.WithoutWeights).GroupBy(entry => entry.Model, StringComparer.Ordinal))
+                services.Terminal.Result(string.Create(CultureInfo.InvariantCulture, $"{absent.Key,-26} {string.Join('/', absent.SelectMany(ScalesOf).Select(scale => $"x{scale}")),-8}  no weights"));
+            services.Terminal.Message($"looked for in {string.Join(", then ", catalog.Folders)}");
             return ExitCodes.Done;
         });
 
         var verify = new BbmrCommand("verify", "Reads every weight file and holds it to the hash of its card.", "bbmr models verify");
         verify.Run((_, services) =>
         {
-            ModelEntry[] here = [.. new ModelCatalog().Verify().Where(entry => entry.State != ModelState.WithoutWeights)];
+            var catalog = new ModelCatalog();
+            ModelEntry[] here = [.. catalog.Verify().Where(entry => entry.State != ModelState.WithoutWeights)];
             foreach (ModelEntry entry in here)
-                Show(entry, services.Terminal);
+                Show(entry, catalog, services.Terminal, absent: true);
             if (here.Length == 0)
-                throw new UserErrorException($"{new ModelCatalog().Folder}: there are no weights here.");
+                throw new UserErrorException($"{string.Join(", ", catalog.Folders)}: there are no weights here.");
             return ExitCodes.Of(here.Count(entry => entry.State != ModelState.Damaged), here.Count(entry => entry.State == ModelState.Damaged));
+        });
+
+        var added = new Argument<string>("FILE") { Description = "Weights as safetensors, under the names of the official implementation" };
+        var name = new Option<string>("--name") { Description = "Name of the network for --network", HelpName = "NAME", Required = true };
+        var licence = new Option<string?>("--licence") { Description = "Under what terms the weights may be used, for the card", HelpName = "TEXT" };
+        var downscaler = new Option<string>("--downscaler") { Description = "What made the LR images it was trained on", HelpName = "bicubic|downnet", DefaultValueFactory = _ => "bicubic" };
+        downscaler.AcceptOnlyFromAmong("bicubic", "downnet");
+        var force = new Option<bool>("--force") { Description = "Replace weights of that name and scale" };
+        var add = new BbmrCommand("add", "Takes a weight file into your own folder of models: architecture, width, depth and scale are read off its tensors.",
+            "bbmr models add omnisr_x4.safetensors --name omnisr --licence Apache-2.0") { added, name, licence, downscaler, force };
+        add.Run((parsed, services) =>
+        {
+            var catalog = new ModelCatalog();
+            ModelEntry entry = ModelImport.Add(catalog, Files.Readable(parsed.GetRequiredValue(added)), parsed.GetRequiredValue(name), parsed.GetValue(downscaler)!, parsed.GetValue(licence), parsed.GetValue(force));
+            Show(entry, catalog, services.Terminal, absent: false);
+            services.Terminal.Message($"{entry.Path}: {entry.Card!.Description}");
+            return ExitCodes.Done;
         });
 
         var files = new Argument<string[]>("FILE") { Description = "Reference files (safetensors with weights, input and output)", Arity = ArgumentArity.OneOrMore };
         var parity = new BbmrCommand("parity", "Runs reference files in float32 and prints how far the network is from them.", "bbmr models parity fixtures/networks/omnisr_x4.safetensors") { files };
         parity.Run((parsed, services) => Parity(parsed.GetRequiredValue(files), services.Terminal));
 
-        return new BbmrCommand("models", "Lists, verifies and compares network weights.", "bbmr models list", "bbmr models verify") { list, verify, parity };
+        return new BbmrCommand("models", "Lists, verifies, adds and compares network weights.", "bbmr models list", "bbmr models verify") { list, verify, add, parity };
     }
 
     /// <summary>One line for the doctor.</summary>
@@ -48,29 +73,51 @@ internal static class ModelsCommand
         if (entries.FirstOrDefault(entry => entry.State == ModelState.Damaged) is { } damaged)
             throw new UserErrorException(damaged.Problem ?? $"{damaged.Path} is damaged");
         ModelEntry[] ready = [.. entries.Where(entry => entry.State is ModelState.Ready or ModelState.WithoutCard)];
+        string folders = string.Join(" or ", catalog.Folders);
         return ready.Length == 0
-            ? throw new UserErrorException($"there are no weights in {catalog.Folder}")
-            : $"{string.Join(", ", ready.GroupBy(entry => entry.Model, StringComparer.Ordinal).Select(group => $"{group.Key} x{string.Join("/", group.Select(entry => entry.Scale))}"))} in {catalog.Folder}";
+            ? throw new UserErrorException($"there are no weights in {folders}")
+            : $"{string.Join(", ", ready.GroupBy(entry => entry.Model, StringComparer.Ordinal).Select(group => $"{group.Key} x{string.Join("/", group.SelectMany(ScalesOf))}"))} in {string.Join(" and ", ready.Select(entry => Path.GetDirectoryName(entry.Path)).Distinct(StringComparer.Ordinal))}";
     }
 
-    private static void Show(ModelEntry entry, Terminal terminal)
+    private static IReadOnlyList<int> ScalesOf(ModelEntry entry) => entry.Scale is { } scale ? [scale] : entry.Card?.Scales ?? ModelCatalog.Scales;
+
+    private static void Show(ModelEntry entry, ModelCatalog catalog, Terminal terminal, bool absent)
     {
+        // What is here says itself what it is; what is not would be as this project trains it.
+        NetworkShape? shape = entry.State switch
+        {
+            ModelState.WithoutWeights => ModelCatalog.StandardShape(entry.Model, entry.Scale),
+            ModelState.Damaged => null,
+            _ => TryLoad(ref entry, catalog),
+        };
         string state = entry.State switch { ModelState.Ready => "ready", ModelState.WithoutCard => "without card", ModelState.WithoutWeights => "no weights", _ => "damaged" };
         ModelCard? card = entry.Card;
-        NetworkCost cost = ModelCatalog.StandardShape(entry.Model, entry.Scale).BlockCost();
+        NetworkCost? cost = shape?.BlockCost();
         terminal.Json(new
         {
-            network = entry.Model, scale = entry.Scale, state = state.Replace(' ', '_'), path = entry.Path, problem = entry.Problem, architecture = card?.Architecture,
-            parameters = card?.Parameters ?? cost.Parameters, gmac_per_block = Math.Round(cost.Gmac, 4), sha256 = card?.Sha256, downscaler = card?.Downscaler, data = card?.Data, steps = card?.Steps, seconds = card?.Seconds, scores = card?.Scores, licence = card?.Licence,
+            network = entry.Model, kind = entry.Kind.ToString().ToLowerInvariant(), scale = entry.Scale, scales = shape?.Scales ?? ScalesOf(entry), state = state.Replace(' ', '_'), path = entry.Path, problem = entry.Problem,
+            architecture = shape?.Architecture ?? card?.Architecture, description = shape?.Description ?? card?.Description,
+            parameters = cost?.Parameters ?? card?.Parameters, gmac_per_block = cost is { } known ? Math.Round(known.Gmac, 4) : (double?)null, sha256 = card?.Sha256, downscaler = card?.Downscaler ?? (ModelNames.IsOfDownNet(entry.Model) ? "downnet" : "bicubic"),
+            data = card?.Data, steps = card?.Steps, seconds = card?.Seconds, scores = card?.Scores, licence = card?.Licence,
         });
-        string about = card is null ? entry.Problem ?? "" : string.Create(CultureInfo.InvariantCulture,
-            $"{card.Parameters:N0} values, {card.Steps:N0} steps{string.Concat(card.Scores.Select(score => string.Create(CultureInfo.InvariantCulture, $", {score.Key} {score.Value:0.00}")))}");
-        if (entry.State == ModelState.Damaged)
-            about = entry.Problem!;
-        // JSON has the reason; for people the state says enough.
-        if (entry.State == ModelState.WithoutWeights)
-            about = "";
-        terminal.Result(string.Create(CultureInfo.InvariantCulture, $"{entry.Model,-26} {(entry.Scale is { } scale ? "x" + scale : ""),-2}  {cost.Gmac,6:0.000} GMAC  {state,-12}  {about}").TrimEnd());
+        if (entry.State == ModelState.WithoutWeights && !absent)
+            return;
+        string scores = card is null ? "" : string.Concat(card.Scores.Select(score => string.Create(CultureInfo.InvariantCulture, $", {score.Key} {score.Value:0.00}")));
+        string about = entry.State == ModelState.Damaged ? entry.Problem! : string.Create(CultureInfo.InvariantCulture, $"{cost?.Gmac:0.000} GMAC, {cost?.Parameters:N0} values{(card is { Steps: > 0 } ? $", {card.Steps:N0} steps" : "")}{scores}");
+        terminal.Result(string.Create(CultureInfo.InvariantCulture, $"{entry.Model,-26} {string.Join('/', (shape?.Scales ?? ScalesOf(entry)).Select(scale => $"x{scale}")),-8}  {state,-12}  {about}").TrimEnd());
+    }
+
+    private static NetworkShape? TryLoad(ref ModelEntry entry, ModelCatalog catalog)
+    {
+        try
+        {
+            return catalog.Load(entry.Model, entry.Scale).Shape;
+        }
+        catch (EngineUnavailableException problem)
+        {
+            entry = entry with { State = ModelState.Damaged, Problem = problem.Message };
+            return null;
+        }
     }
 
     private static int Parity(string[] files, Terminal terminal)

@@ -52,8 +52,9 @@ public sealed record LoadedModel(string FileName, string Sha256, NetworkShape Sh
 }
 
 /// <summary>
-/// Folders of weight files with a card beside each, named as <see cref="ModelNames"/> says. Thread-safe; a file is read,
-/// hashed and checked against its card once per process.
+/// Folders of weight files with a card beside each, named as <see cref="ModelNames"/> says. All files of a network come
+/// from the first folder that has one, so that a user's network is never mixed with a shipped one of the same name.
+/// Thread-safe; a file is read, hashed and checked against its card once per process.
 /// </summary>
 public sealed class ModelCatalog
 {
@@ -62,22 +63,33 @@ public sealed class ModelCatalog
     /// <summary>Scales that weights are looked for at.</summary>
     public static IReadOnlyList<int> Scales { get; } = [2, 4, 8];
 
-    /// <summary>Opens a folder; it need not exist.</summary>
-    /// <param name="folder">Null takes BBMR_MODELS, else <c>models</c> beside the program.</param>
+    /// <summary>Opens folders; they need not exist.</summary>
+    /// <param name="folder">The only folder. Null takes those of BBMR_MODELS, else the user's own and <c>models</c> beside the program.</param>
     public ModelCatalog(string? folder = null)
     {
-        folder ??= Environment.GetEnvironmentVariable("BBMR_MODELS") is { Length: > 0 } named ? named : Path.Combine(AppContext.BaseDirectory, "models");
-        Folder = Path.GetFullPath(folder);
+        string named = folder ?? Environment.GetEnvironmentVariable("BBMR_MODELS") ?? "";
+        string own = Environment.GetFolderPath(Environment.SpecialFolder.LocalApplicationData, Environment.SpecialFolderOption.DoNotVerify);
+        string[] folders = folder is not null ? [folder]
+            : named.Length > 0 ? named.Split(Path.PathSeparator, StringSplitOptions.RemoveEmptyEntries)
+            : [.. own.Length > 0 ? [Path.Combine(own, "bbmr", "models")] : Array.Empty<string>(), Path.Combine(AppContext.BaseDirectory, "models")];
+        Folders = [.. folders.Select(Path.GetFullPath)];
+        OwnFolder = named.Length > 0 || own.Length > 0 ? Folders[0] : null;
     }
 
-    /// <summary>The folder, absolute.</summary>
-    public string Folder { get; }
+    /// <summary>The folders in the order in which they are searched, absolute.</summary>
+    public IReadOnlyList<string> Folders { get; }
 
-    /// <summary>Every known model at every scale; reads the cards, not the weights.</summary>
-    public IReadOnlyList<ModelEntry> List() => [.. Known().Select(model => Entry(model.Model, model.Scale, verify: false))];
+    /// <summary>Where added models go; null when the user has no folder.</summary>
+    public string? OwnFolder { get; }
+
+    /// <summary>Names for --network: those that the program knows and those that have weights here.</summary>
+    public IReadOnlyList<string> Networks => [.. ModelNames.Networks, .. Files().Select(file => ModelNames.NetworkOf(file.Model)).Distinct(StringComparer.Ordinal).Except(ModelNames.Networks, StringComparer.Ordinal).Order(StringComparer.Ordinal)];
+
+    /// <summary>Every known model at every scale and what else is here; reads the cards, not the weights.</summary>
+    public IReadOnlyList<ModelEntry> List() => [.. All().Select(model => Entry(model.Model, model.Scale, verify: false))];
 
     /// <summary>As <see cref="List"/>, but reads every weight file and checks it against its card.</summary>
-    public IReadOnlyList<ModelEntry> Verify() => [.. Known().Select(model => Entry(model.Model, model.Scale, verify: true))];
+    public IReadOnlyList<ModelEntry> Verify() => [.. All().Select(model => Entry(model.Model, model.Scale, verify: true))];
 
     /// <summary>Reads weights and checks them against their card.</summary>
     /// <param name="model">Name as in <see cref="ModelNames"/>.</param>
@@ -85,9 +97,9 @@ public sealed class ModelCatalog
     /// <exception cref="EngineUnavailableException">Unknown model, no weights, or weights that do not fit their card: one sentence.</exception>
     public LoadedModel Load(string model, int? scale)
     {
+        if (!Networks.Contains(ModelNames.NetworkOf(model), StringComparer.Ordinal))
+            throw new EngineUnavailableException($"There is no network '{ModelNames.NetworkOf(model)}': choose one of {string.Join(", ", Networks)}.");
         string path = PathOf(model, scale);
-        if (!ModelNames.Networks.Contains(ModelNames.NetworkOf(model), StringComparer.Ordinal))
-            throw new EngineUnavailableException($"There is no network '{ModelNames.NetworkOf(model)}': choose one of {string.Join(", ", ModelNames.Networks)}.");
         if (WhyUnusable(model, scale, path) is { } reason)
             throw new EngineUnavailableException(reason);
         try
@@ -103,7 +115,11 @@ public sealed class ModelCatalog
     /// <summary>Where the weights of a model are or would be.</summary>
     /// <param name="model">Name as in <see cref="ModelNames"/>.</param>
     /// <param name="scale">Scale factor; null for JointSR.</param>
-    public string PathOf(string model, int? scale) => Path.Combine(Folder, ModelNames.FileName(model, scale));
+    public string PathOf(string model, int? scale) => Path.Combine(FolderOf(ModelNames.NetworkOf(model)) ?? Folders[^1], ModelNames.FileName(model, scale));
+
+    /// <summary>The first folder that has a file of a network; null when none has.</summary>
+    /// <param name="network">Network name.</param>
+    public string? FolderOf(string network) => Files().FirstOrDefault(file => string.Equals(ModelNames.NetworkOf(file.Model), network, StringComparison.Ordinal)).Folder;
 
     /// <summary>The shape that the weights of a model have when this project trained them.</summary>
     /// <param name="model">A name of <see cref="ModelNames"/> with a network that the program knows.</param>
@@ -134,8 +150,22 @@ public sealed class ModelCatalog
         from scale in ModelNames.KindOf(model) == ModelKind.Joint ? [null] : Scales.Select(scale => (int?)scale)
         select (model, scale);
 
-    private static string? WhyUnusable(string model, int? scale, string path) =>
-        File.Exists(path) ? null : $"There are no weights of {model}{(scale is { } one ? $" for scale {one}" : "")} ({path} is missing).";
+    // Known models in their order, then others by name. Of a network that is in two folders, the files of the first count.
+    private IEnumerable<(string Model, int? Scale)> All() =>
+        Known().Concat(Files().Where(file => string.Equals(file.Folder, FolderOf(ModelNames.NetworkOf(file.Model)), StringComparison.Ordinal))
+            .Select(file => (file.Model, file.Scale)).Order()).Distinct();
+
+    private IEnumerable<(string Folder, string Model, int? Scale)> Files() =>
+        from folder in Folders
+        where Directory.Exists(folder)
+        from file in Directory.EnumerateFiles(folder, "*.safetensors").Order(StringComparer.Ordinal)
+        let name = ModelNames.Parse(Path.GetFileName(file))
+        where name is not null
+        select (folder, name.Value.Model, name.Value.Scale);
+
+    private string? WhyUnusable(string model, int? scale, string path) => File.Exists(path)
+        ? null
+        : $"There are no weights of {model}{(scale is { } one ? $" for scale {one}" : "")} ({Path.GetFileName(path)} is not in {string.Join(" or ", FolderOf(ModelNames.NetworkOf(model)) is { } folder ? [folder] : Folders)}).";
 
     private ModelEntry Entry(string model, int? scale, bool verify)
     {
@@ -166,12 +196,16 @@ public sealed class ModelCatalog
             throw new InvalidDataException($"{path} is not the file that its card describes: its SHA-256 is {hash}, the card says {card.Sha256}.");
 
         (NetworkShape shape, IReadOnlyDictionary<string, TensorData> tensors) = NetworkShape.Recognise(SafetensorsFile.Parse(bytes, path).Tensors, path);
-        bool asWanted = (scale is null ? shape is JointSrShape : shape.Scale == scale && shape is not JointSrShape)
-            && string.Equals(shape.Architecture, StandardShape(model, scale).Architecture, StringComparison.Ordinal);
+        bool known = ModelNames.Networks.Contains(ModelNames.NetworkOf(model), StringComparer.Ordinal);
+        bool asWanted = KindOf(shape) == ModelNames.KindOf(model) && (scale is null || shape.Scale == scale)
+            && (!known || string.Equals(shape.Architecture, StandardShape(model, scale).Architecture, StringComparison.Ordinal));
         if (!asWanted || (card is not null && !string.Equals(card.Network, model, StringComparison.Ordinal)))
             throw new InvalidDataException($"{path} does not hold {model}{(scale is { } one ? $" at scale {one}" : "")}: it is {shape.Description}.");
         return card?.Contradicts(shape) is { } wrong
             ? throw new InvalidDataException($"{path} is not what its card describes: it is {shape.Description}, the card says {wrong}.")
             : new LoadedModel(Path.GetFileName(path), hash, shape, tensors, card);
     }
+
+    /// <summary>What a shape is.</summary>
+    public static ModelKind KindOf(NetworkShape shape) => shape switch { JointSrShape => ModelKind.Joint, DownNetShape => ModelKind.DownNet, _ => ModelKind.Network };
 }

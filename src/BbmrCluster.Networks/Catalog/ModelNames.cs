@@ -53,6 +53,32 @@ public static class ModelNames
     public static string FileName(string model, int? scale) =>
         scale is { } one ? string.Create(CultureInfo.InvariantCulture, $"{model}-x{one}.safetensors") : model + ".safetensors";
 
+    /// <summary>Reads a file name; null when it is not one of these.</summary>
+    /// <param name="fileName">Without folder.</param>
+    public static (string Model, int? Scale)? Parse(string fileName)
+    {
+        const string extension = ".safetensors";
+        if (!fileName.EndsWith(extension, StringComparison.Ordinal))
+            return null;
+        string name = fileName[..^extension.Length];
+        int at = name.LastIndexOf("-x", StringComparison.Ordinal);
+        (string Model, int? Scale) read = at > 0 && int.TryParse(name.AsSpan(at + 2), NumberStyles.None, CultureInfo.InvariantCulture, out int scale) && scale is >= 1 and <= 1024
+            ? (name[..at], scale)
+            : (name, null);
+        // One scale unless it is a joint model, and no other spelling of the same.
+        bool fits = (KindOf(read.Model) == ModelKind.Joint) == (read.Scale is null) && IsNetworkName(NetworkOf(read.Model))
+            && string.Equals(FileName(read.Model, read.Scale), fileName, StringComparison.Ordinal);
+        return fits ? read : null;
+    }
+
+    /// <summary>
+    /// Whether a text can name a network: 1 to 64 of a-z, 0-9, '-', '_' and '.', a letter or digit first, and nothing that
+    /// would be taken for one of the prefixes and suffixes here.
+    /// </summary>
+    public static bool IsNetworkName(string name) =>
+        name is { Length: >= 1 and <= 64 } && char.IsAsciiLetterOrDigit(name[0]) && name.All(c => char.IsAsciiLetterLower(c) || char.IsAsciiDigit(c) || c is '-' or '_' or '.')
+        && KindOf(name) == ModelKind.Network && string.Equals(NetworkOf(name), name, StringComparison.Ordinal);
+
     /// <summary>What a name says about the file.</summary>
     /// <param name="model">A name of this class.</param>
     public static ModelKind KindOf(string model) =>

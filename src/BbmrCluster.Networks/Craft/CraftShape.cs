@@ -29,7 +29,7 @@ public sealed record CraftShape(int Scale, IReadOnlyList<int> Depths, int Channe
     public override string Architecture => "craft";
 
     /// <inheritdoc/>
-    public override string Description => $"a CRAFT network of {Depths.Count} groups at scale {Scale}";
+    public override string Title => $"a CRAFT network of {Groups(Depths.Count)}";
 
     /// <inheritdoc/>
     public override int Multiple => LeastCommonMultiple(ShortSide, LongSide);

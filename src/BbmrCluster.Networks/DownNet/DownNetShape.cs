@@ -16,7 +16,7 @@ public sealed record DownNetShape(int Scale, int Channels = 32) : NetworkShape(S
     public override string Architecture => "downnet";
 
     /// <inheritdoc/>
-    public override string Description => $"a Down-Net of scale {Scale}";
+    public override string Title => "a Down-Net";
 
     /// <summary>Halving layers.</summary>
     public int Layers => BitOperations.Log2((uint)Scale);

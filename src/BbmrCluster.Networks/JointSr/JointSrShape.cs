@@ -15,7 +15,7 @@ public sealed record JointSrShape(IReadOnlyList<SrNetworkShape> Extractors) : Ne
     public override string Architecture => "joint-" + Extractors[0].Architecture;
 
     /// <inheritdoc/>
-    public override string Description => $"JointSR of {string.Join(", ", Extractors.Select(extractor => extractor.Description))}";
+    public override string Title => $"JointSR of {Extractors[0].Title}";
 
     /// <inheritdoc/>
     public override IReadOnlyList<int> Scales => [.. Extractors.Select(extractor => extractor.Scale)];

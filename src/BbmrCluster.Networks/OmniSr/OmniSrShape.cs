@@ -18,7 +18,7 @@ public sealed record OmniSrShape(int Scale, int Osags, int Channels = 64, int He
     public override string Architecture => "omnisr";
 
     /// <inheritdoc/>
-    public override string Description => $"an OmniSR network of {Osags} groups at scale {Scale}";
+    public override string Title => $"an OmniSR network of {Groups(Osags)}";
 
     /// <inheritdoc/>
     public override int Multiple => Window;

@@ -115,7 +115,12 @@ public sealed class ParameterSet : IDisposable
 
     private static long Count(long[] shape) => shape.Aggregate(1L, (product, size) => product * size);
 
-    private static void Check(IReadOnlyList<(string Name, long[] Shape)> shapes, IReadOnlyDictionary<string, TensorData> values, string source)
+    /// <summary>Checks that values are there for every parameter and for nothing else.</summary>
+    /// <param name="shapes">Every parameter.</param>
+    /// <param name="values">Their values.</param>
+    /// <param name="source">What messages call them.</param>
+    /// <exception cref="InvalidDataException">A parameter is missing, unknown or of another shape; one sentence.</exception>
+    public static void Check(IReadOnlyList<(string Name, long[] Shape)> shapes, IReadOnlyDictionary<string, TensorData> values, string source)
     {
         foreach ((string name, long[] shape) in shapes)
         {
