@@ -1,3 +1,5 @@
+using System.Globalization;
+using BbmrCluster.Networks;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
 
@@ -29,7 +31,7 @@ public sealed class AdamW : IDisposable
     /// <summary>The moving average of the weights, laid out as they are.</summary>
     public Tensor Average { get; }
 
-    /// <summary>Steps done.</summary>
+    /// <summary>Steps done; those that left these parameters alone do not count.</summary>
     public int Steps { get; private set; }
 
     /// <summary>Moves the weights along a gradient laid out as they are.</summary>
@@ -48,29 +50,32 @@ public sealed class AdamW : IDisposable
         Average.mul_(keep).add_(_weights, alpha: 1 - keep);
     }
 
-    /// <summary>All state, to go on later.</summary>
-    public IReadOnlyDictionary<string, TensorData> Export() => new Dictionary<string, TensorData>(StringComparer.Ordinal)
+    /// <summary>All state, to go on later: adds tensors, and the number of steps, under a prefix.</summary>
+    public void Export(string prefix, IDictionary<string, TensorData> tensors, IDictionary<string, string> metadata)
     {
-        ["weights"] = Values(_weights),
-        ["first_moment"] = Values(_first),
-        ["second_moment"] = Values(_second),
-        ["average"] = Values(Average),
-    };
+        foreach ((string name, Tensor tensor) in State)
+            tensors.Add(prefix + name, new TensorData([tensor.numel()], tensor.data<float>().ToArray()));
+        metadata.Add(prefix + "steps", Steps.ToString(CultureInfo.InvariantCulture));
+    }
 
     /// <summary>Takes over exported state.</summary>
-    /// <exception cref="InvalidDataException">It belongs to another network.</exception>
-    public void Import(IReadOnlyDictionary<string, TensorData> state, int steps, string source)
+    /// <exception cref="InvalidDataException">It belongs to another network; one sentence naming <paramref name="source"/>.</exception>
+    public void Import(string prefix, SafetensorsFile state, string source)
     {
         using IDisposable noGradient = no_grad();
         using var scope = NewDisposeScope();
-        foreach ((string name, Tensor target) in ((string, Tensor)[])[("weights", _weights), ("first_moment", _first), ("second_moment", _second), ("average", Average)])
+        foreach ((string name, Tensor target) in State)
         {
-            if (!state.TryGetValue(name, out TensorData? value) || value.Values.Length != target.numel())
-                throw new InvalidDataException($"{source} is not a checkpoint of this network: '{name}' is missing or has another size.");
-            target.copy_(tensor(value.Values));
+            if (!state.Tensors.TryGetValue(prefix + name, out TensorData? value) || value.Values.Length != target.numel())
+                throw new InvalidDataException($"{source} is not a checkpoint of this training: '{prefix + name}' is missing or has another size.");
+            target.copy_(NativeTensors.Create(value.Values, target.shape));
         }
-        Steps = steps;
+        Steps = state.Metadata.TryGetValue(prefix + "steps", out string? steps) && int.TryParse(steps, NumberStyles.None, CultureInfo.InvariantCulture, out int count)
+            ? count
+            : throw new InvalidDataException($"{source} is not a checkpoint of this training: the steps of '{prefix}' are missing.");
     }
+
+    private (string Name, Tensor Tensor)[] State => [("weights", _weights), ("first_moment", _first), ("second_moment", _second), ("average", Average)];
 
     /// <inheritdoc/>
     public void Dispose()
@@ -79,6 +84,4 @@ public sealed class AdamW : IDisposable
         _second.Dispose();
         Average.Dispose();
     }
-
-    private static TensorData Values(Tensor tensor) => new([tensor.numel()], tensor.data<float>().ToArray());
 }

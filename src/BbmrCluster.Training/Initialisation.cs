@@ -1,54 +1,91 @@
+using BbmrCluster.Networks;
+using BbmrCluster.Networks.Craft;
+using BbmrCluster.Networks.DownNet;
 using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 
 namespace BbmrCluster.Training;
 
-/// <summary>First values of OmniSR's parameters.</summary>
+/// <summary>First values of networks' parameters.</summary>
 public static class Initialisation
 {
     /// <summary>
-    /// Values from which the untrained network is already the bicubic upscaler: twelve feature channels carry each colour
-    /// shifted by one pixel along both diagonals, the tail's 3x3 kernels combine them to the 5x5 bicubic kernel of each
-    /// sub-pixel, and the body's last convolution and the tail's other kernels start at zero. All else follows PyTorch's defaults (uniform within
-    /// 1/sqrt(fan in), norms at 1 and 0, position bias normal).
+    /// PyTorch's defaults: weights and the biases behind them uniform within 1/sqrt(fan in), norms 1 and 0, temperatures 1,
+    /// position bias tables normal.
     /// </summary>
-    public static IReadOnlyDictionary<string, TensorData> FromBicubic(OmniSrShape shape, int seed)
+    /// <param name="parameters">Names and shapes, a bias directly after its weight.</param>
+    /// <param name="seed">Equal seeds give equal values.</param>
+    public static Dictionary<string, TensorData> Uniform(IReadOnlyList<(string Name, long[] Shape)> parameters, int seed)
     {
         var random = new Random(seed);
         var values = new Dictionary<string, TensorData>(StringComparer.Ordinal);
         float bound = 0;
-        foreach ((string name, long[] sizes) in shape.Parameters)
+        foreach ((string name, long[] sizes) in parameters)
         {
             var data = new float[sizes.Aggregate(1L, (product, size) => product * size)];
+            bool weight = name.EndsWith(".weight", StringComparison.Ordinal), norm = weight && sizes.Length == 1;
+            if (norm)
+                bound = 0; // So that its bias is 0.
+            else if (sizes.Length > 1)
+                bound = 1 / MathF.Sqrt(sizes.Skip(1).Aggregate(1L, (product, size) => product * size));
+
             if (name.EndsWith("rel_pos_bias.weight", StringComparison.Ordinal))
                 Fill(data, () => Normal(random));
-            else if (name.EndsWith("norm.weight", StringComparison.Ordinal) || name.EndsWith("temperature", StringComparison.Ordinal))
+            else if (norm || name.EndsWith("temperature", StringComparison.Ordinal))
                 Array.Fill(data, 1);
-            else if (sizes.Length > 1)
-                Fill(data, () => Uniform(bound = 1 / MathF.Sqrt(sizes.Skip(1).Aggregate(1L, (product, size) => product * size))));
-            else if (!name.EndsWith("norm.bias", StringComparison.Ordinal))
-                Fill(data, () => Uniform(bound)); // The bias of the weight before it: same fan in.
+            else if (bound > 0)
+                Fill(data, () => ((random.NextSingle() * 2) - 1) * bound);
             values.Add(name, new TensorData(sizes, data));
         }
-
-        Array.Clear(values["output.weight"].Values);
-        Array.Clear(values["output.bias"].Values);
-        Array.Clear(values["up.0.bias"].Values);
-        CarryColours(values["input.weight"], values["input.bias"]);
-        CombineToBicubic(values["up.0.weight"], shape.Scale);
         return values;
+    }
 
-        float Uniform(float limit) => ((random.NextSingle() * 2) - 1) * limit;
+    /// <summary>
+    /// Values from which the untrained network is already the bicubic upscaler: twelve feature channels carry each colour
+    /// shifted by one pixel along both diagonals, the tail's 3x3 kernels combine them to the 5x5 bicubic kernel of each
+    /// sub-pixel, and the body's last convolution and the tail's other kernels start at zero. All else follows <see cref="Uniform"/>.
+    /// </summary>
+    public static IReadOnlyDictionary<string, TensorData> FromBicubic(SrNetworkShape shape, int seed)
+    {
+        (string first, string last) = shape is CraftShape ? ("conv_first", "conv_after_body") : ("input", "output");
+        Dictionary<string, TensorData> values = Uniform(shape.Parameters, seed);
+        Array.Clear(values[last + ".weight"].Values);
+        Array.Clear(values[last + ".bias"].Values);
+        Array.Clear(values[shape.TailName + ".bias"].Values);
+        CarryColours(values[first + ".weight"], values[first + ".bias"]);
+        CombineToBicubic(values[shape.TailName + ".weight"], shape.Scale);
+        return values;
+    }
+
+    /// <summary>
+    /// Values from which Down-Net gives the mean of each square of scale x scale pixels, which is near bicubic and as
+    /// centred: three channels carry the colours through the poolings, the others start by <see cref="Uniform"/> and reach
+    /// the output with weight 0.
+    /// </summary>
+    public static IReadOnlyDictionary<string, TensorData> FromBoxAverage(DownNetShape shape, int seed)
+    {
+        Dictionary<string, TensorData> values = Uniform(shape.Parameters, seed);
+        float[] first = values["0.weight"].Values, last = values[shape.LastName].Values;
+        Array.Clear(last);
+        for (int colour = 0; colour < 3; colour++)
+        {
+            Array.Clear(first, colour * 27, 27);
+            first[(colour * 27) + (colour * 9) + 4] = 1;
+            last[(colour * shape.Channels) + colour] = 1;
+            foreach (string halving in values.Keys.Where(name => name.Contains(".conv.", StringComparison.Ordinal)))
+                Array.Clear(values[halving].Values, colour * shape.Channels * 9, shape.Channels * 9);
+        }
+        return values;
     }
 
     /// <summary>
     /// Another scale's weights with the tail resampled: sub-pixels are averaged to a coarser scale or repeated to a finer
     /// one, so that training starts from a sensible image.
     /// </summary>
-    public static IReadOnlyDictionary<string, TensorData> FromOtherScale(IReadOnlyDictionary<string, TensorData> state, OmniSrShape from, int scale)
+    public static IReadOnlyDictionary<string, TensorData> FromOtherScale(IReadOnlyDictionary<string, TensorData> state, SrNetworkShape from, int scale)
     {
         var values = new Dictionary<string, TensorData>(state, StringComparer.Ordinal);
-        foreach (string name in (string[])["up.0.weight", "up.0.bias"])
+        foreach (string name in (string[])[from.TailName + ".weight", from.TailName + ".bias"])
         {
             TensorData old = state[name];
             int each = (int)(old.Values.Length / old.Shape[0]);

@@ -4,7 +4,12 @@ using NetVips;
 
 namespace BbmrCluster.Training;
 
-/// <summary>A photograph ready for training: 8-bit RGB at its sharp size, and the LR image made of it.</summary>
+/// <summary>A photograph at its sharp size.</summary>
+/// <param name="Name">File name.</param>
+/// <param name="Pixels">8-bit RGB.</param>
+public sealed record Photo(string Name, PixelBuffer Pixels);
+
+/// <summary>A photograph with the LR image made of it.</summary>
 /// <param name="Name">File name.</param>
 /// <param name="Hr">RGB, sides multiples of the scale.</param>
 /// <param name="Lr">The MATLAB-compatible 8-bit bicubic of <paramref name="Hr"/>.</param>
@@ -18,29 +23,33 @@ public static class PhotoSet
 {
     private static readonly string[] Extensions = [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"];
 
+    /// <summary>Whether a folder has a <c>photos.tsv</c>, and so splits.</summary>
+    public static bool HasSplits(string folder) => File.Exists(Path.Combine(folder, "photos.tsv"));
+
     /// <summary>Loads a split.</summary>
     /// <param name="folder">Folder with photos.tsv, or with photographs.</param>
     /// <param name="split">train or val; not used without photos.tsv.</param>
-    /// <param name="scale">Scale of the LR images.</param>
+    /// <param name="leastSide">Photographs with a smaller side, pixels at their sharp size, are left out.</param>
     /// <param name="cancellation">Stops between photographs.</param>
     /// <exception cref="InvalidDataException">No usable photograph, or a damaged list; one sentence.</exception>
-    public static IReadOnlyList<TrainingPhoto> Load(string folder, string split, int scale, CancellationToken cancellation = default)
+    public static IReadOnlyList<Photo> Load(string folder, string split, int leastSide, CancellationToken cancellation = default)
     {
-        var photos = new List<TrainingPhoto>();
+        var photos = new List<Photo>();
         foreach ((string path, double divisor) in List(folder, split))
         {
             cancellation.ThrowIfCancellationRequested();
             PixelBuffer image = Shrink(Decode(path), divisor);
-            if (image.Width >= 64 * scale / 2 && image.Height >= 64 * scale / 2)
-                photos.Add(Pair(Path.GetFileName(path), image, scale));
+            if (image.Width >= leastSide && image.Height >= leastSide)
+                photos.Add(new Photo(Path.GetFileName(path), image));
         }
-        return photos.Count > 0 ? photos : throw new InvalidDataException($"{folder} holds no photograph of the split '{split}' that is large enough for scale {scale}.");
+        return photos.Count > 0 ? photos : throw new InvalidDataException($"{folder} holds no photograph of the split '{split}' of at least {leastSide} x {leastSide} pixels.");
     }
 
     /// <summary>Crops to a multiple of the scale (at the right and bottom) and makes the LR image.</summary>
     public static TrainingPhoto Pair(string name, PixelBuffer image, int scale)
     {
-        PixelBuffer hr = Crop(image, image.Width / scale * scale, image.Height / scale * scale);
+        (int width, int height) = (image.Width / scale * scale, image.Height / scale * scale);
+        PixelBuffer hr = (width, height) == (image.Width, image.Height) ? image : image.Crop(0, 0, width, height);
         return new TrainingPhoto(name, hr, Bicubic.Resize(hr, ResizeScale.Down(scale)));
     }
 
@@ -80,15 +89,5 @@ public static class PhotoSet
         if (quarters != Math.Round(quarters) || quarters is < 4 or > 64)
             throw new InvalidDataException($"A divisor of {divisor.ToString(CultureInfo.InvariantCulture)} is not a multiple of 0.25 from 1 to 16.");
         return Bicubic.Resize(image, new ResizeScale(4, (int)quarters));
-    }
-
-    private static PixelBuffer Crop(PixelBuffer image, int width, int height)
-    {
-        if (width == image.Width && height == image.Height)
-            return image;
-        var result = new PixelBuffer(width, height, image.Channels, image.BitDepth);
-        for (int y = 0; y < height; y++)
-            image.Data.AsSpan(y * image.RowBytes, result.RowBytes).CopyTo(result.Data.AsSpan(y * result.RowBytes));
-        return result;
     }
 }

@@ -1,30 +1,37 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json;
+using System.Threading.Channels;
 using BbmrCluster.Networks;
-using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
 
 namespace BbmrCluster.Training;
 
 /// <summary>Where a training reads and writes.</summary>
-/// <param name="Photos">Folder of photographs (with photos.tsv, or plain).</param>
-/// <param name="Validation">Folder of HR images for validation; null trains without it.</param>
-/// <param name="Output">Folder for NAME.safetensors (the averaged weights), NAME.state.safetensors (to resume) and NAME.log.jsonl.</param>
+/// <param name="Photos">Folder of photographs (with photos.tsv, or plain). The split "val" of photos.tsv is validated on.</param>
+/// <param name="Validation">Folder of HR images for validation by the papers' protocol, e.g. Set5; null does without.</param>
+/// <param name="Output">
+/// Folder for NAME.safetensors (the averaged weights) and NAME.best.safetensors (those of the best validation), NAME.state.safetensors
+/// (to resume), NAME.log.jsonl and NAME.curve.png.
+/// </param>
 public sealed record TrainingPaths(string Photos, string? Validation, string Output);
 
 /// <summary>A line of the log.</summary>
 /// <param name="Step">Steps done.</param>
 /// <param name="Seconds">Training time of all runs so far, validation included.</param>
+/// <param name="SecondsLeft">Time to the last step at the pace of this run.</param>
 /// <param name="Rate">Learning rate of the last step.</param>
-/// <param name="Loss">Mean L1 loss since the last line, in [-1, 1] units.</param>
-/// <param name="PsnrY">Mean validation PSNR-Y of the averaged weights, dB, border of <c>scale</c> pixels cropped; null between validations.</param>
-public sealed record TrainingProgress(int Step, double Seconds, double Rate, double Loss, double? PsnrY);
+/// <param name="Loss">Mean loss since the last line, in the network's range.</param>
+/// <param name="Scores">Validation of the averaged weights, name to figure (dB, or a ratio for "..._seam"); null between validations.</param>
+public sealed record TrainingProgress(int Step, double Seconds, double SecondsLeft, double Rate, double Loss, IReadOnlyDictionary<string, double>? Scores);
 
-/// <summary>Trains an OmniSR network by L1 loss and AdamW. Deterministic: same recipe, photographs and processor, same weights.</summary>
+/// <summary>Trains by AdamW what a recipe names. Deterministic: same recipe, photographs and processor, same weights.</summary>
 public static class Trainer
 {
+    /// <summary>Steps whose data are drawn ahead.</summary>
+    private const int Ahead = 3;
+
     private static readonly JsonSerializerOptions Json = new() { PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower };
 
     /// <summary>Trains to the recipe's last step; goes on from a checkpoint in the output folder if <paramref name="resume"/>.</summary>
@@ -36,95 +43,216 @@ public static class Trainer
         recipe.Validate();
         Directory.CreateDirectory(paths.Output);
         NativeRuntime.SetThreads(1);
-        string weightsPath = Path.Combine(paths.Output, recipe.Name + ".safetensors"), statePath = Path.Combine(paths.Output, recipe.Name + ".state.safetensors");
-        IReadOnlyList<TrainingPhoto> photos = PhotoSet.Load(paths.Photos, "train", recipe.Scale, cancellation);
-        IReadOnlyList<TrainingPhoto> validation = paths.Validation is { } folder ? Validation.Load(folder, recipe.Scale) : [];
-        var sampler = new PatchSampler([.. photos.Where(p => p.Lr.Width >= recipe.LrPatch && p.Lr.Height >= recipe.LrPatch)], recipe);
+        using TrainingTask task = TrainingTask.Create(recipe, paths, cancellation);
+        using var run = new TrainingRun(recipe, paths.Output, task);
+        TrainingProgress last = run.Open(resume);
 
-        var shape = new OmniSrShape(recipe.Scale, recipe.Osags);
-        using var parameters = new ParameterSet(shape.Parameters, Start(recipe, shape), recipe.StartFrom ?? recipe.Name, trainable: true);
-        using var optimizer = new AdamW(parameters, recipe.WeightDecay, recipe.EmaDecay);
-        using var gradients = new GradientStep(shape, parameters, recipe.Precision == "bfloat16" ? ScalarType.BFloat16 : ScalarType.Float32, Math.Min(recipe.Threads, recipe.Batch));
-        double earlier = 0;
-        if (resume && File.Exists(statePath))
+        using var stopDrawing = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        ChannelReader<Func<double>> work = DrawAhead(task, run.Step, recipe.Steps, stopDrawing.Token);
+        try
         {
-            SafetensorsFile state = SafetensorsFile.Read(statePath);
-            optimizer.Import(state.Tensors, int.Parse(state.Metadata["step"], CultureInfo.InvariantCulture), statePath);
-            earlier = double.Parse(state.Metadata["seconds"], CultureInfo.InvariantCulture);
+            while (run.Step < recipe.Steps)
+            {
+                if (cancellation.IsCancellationRequested)
+                {
+                    run.Save();
+                    cancellation.ThrowIfCancellationRequested();
+                }
+                run.Do(Next(work, cancellation));
+                bool validate = run.Step % recipe.ValidateEvery == 0 || run.Step == recipe.Steps;
+                if (!validate && run.Step % recipe.LogEvery != 0)
+                    continue;
+                last = run.Log(validate ? task.Validate(run.Averages) : null);
+                if (validate)
+                    run.Save();
+                report?.Invoke(last);
+            }
         }
-
-        using var log = new StreamWriter(Path.Combine(paths.Output, recipe.Name + ".log.jsonl"), append: resume);
-        var clock = Stopwatch.StartNew();
-        double Seconds() => earlier + clock.Elapsed.TotalSeconds;
-        var last = new TrainingProgress(optimizer.Steps, Seconds(), 0, 0, null);
-        double lossSum = 0;
-        int lossCount = 0;
-        while (optimizer.Steps < recipe.Steps)
+        finally
         {
-            if (cancellation.IsCancellationRequested)
-            {
-                Save();
-                cancellation.ThrowIfCancellationRequested();
-            }
-            double rate = recipe.RateAt(optimizer.Steps);
-            lossSum += Step(gradients, optimizer, sampler, recipe, rate);
-            lossCount++;
-
-            int step = optimizer.Steps;
-            bool validate = step % recipe.ValidateEvery == 0 || step == recipe.Steps;
-            if (!validate && step % recipe.LogEvery != 0)
-                continue;
-            double? psnr = null;
-            if (validate)
-            {
-                Save();
-                if (validation.Count > 0)
-                    psnr = Validation.Psnr(shape, parameters.Export(optimizer.Average), validation).Average(score => score.PsnrY);
-            }
-            last = new TrainingProgress(step, Seconds(), rate, lossSum / lossCount, psnr);
-            (lossSum, lossCount) = (0, 0);
-            log.WriteLine(JsonSerializer.Serialize(last, Json));
-            log.Flush();
-            report?.Invoke(last);
+            stopDrawing.Cancel();
         }
         return last;
+    }
 
-        void Save()
+    /// <summary>Draws the data of coming steps on another thread, in order.</summary>
+    private static ChannelReader<Func<double>> DrawAhead(TrainingTask task, int first, int end, CancellationToken stop)
+    {
+        var channel = Channel.CreateBounded<Func<double>>(Ahead);
+        _ = Task.Run(async () =>
         {
-            var progress = new Dictionary<string, string>(StringComparer.Ordinal)
+            try
             {
-                ["step"] = optimizer.Steps.ToString(CultureInfo.InvariantCulture),
-                ["seconds"] = Seconds().ToString("F1", CultureInfo.InvariantCulture),
+                for (int step = first; step < end; step++)
+                    await channel.Writer.WriteAsync(task.Draw(step), stop).ConfigureAwait(false);
+                channel.Writer.Complete();
+            }
+            catch (Exception problem)
+            {
+                channel.Writer.Complete(problem);
+            }
+        }, CancellationToken.None);
+        return channel.Reader;
+    }
+
+    /// <summary>Waits on this thread: tensors and their scopes belong to it.</summary>
+    private static Func<double> Next(ChannelReader<Func<double>> work, CancellationToken cancellation)
+    {
+        Func<double>? next;
+        while (!work.TryRead(out next))
+        {
+            if (!work.WaitToReadAsync(CancellationToken.None).AsTask().GetAwaiter().GetResult())
+                throw new InvalidOperationException("The training's data ended before its steps.");
+        }
+        return next;
+    }
+
+    /// <summary>State of a training between its steps, and its files.</summary>
+    private sealed class TrainingRun : IDisposable
+    {
+        private readonly TrainingRecipe _recipe;
+        private readonly TrainingTask _task;
+        private readonly AdamW[] _optimizers;
+        private readonly Stopwatch _clock = Stopwatch.StartNew();
+        private readonly string _base;
+        private double _earlierSeconds, _lossSum;
+        private int _lossCount, _firstStep;
+        private double? _best;
+        private StreamWriter? _log;
+
+        public TrainingRun(TrainingRecipe recipe, string output, TrainingTask task)
+        {
+            (_recipe, _task, _base) = (recipe, task, Path.Combine(output, recipe.Name));
+            _optimizers = [.. task.Sets.Select(set => new AdamW(set.Parameters, recipe.WeightDecay, recipe.EmaDecay))];
+        }
+
+        public int Step { get; private set; }
+
+        public IReadOnlyList<Tensor> Averages => [.. _optimizers.Select(optimizer => optimizer.Average)];
+
+        private double Seconds => _earlierSeconds + _clock.Elapsed.TotalSeconds;
+
+        private string StatePath => _base + ".state.safetensors";
+
+        private string LogPath => _base + ".log.jsonl";
+
+        /// <summary>Begins, or goes on from the checkpoint: log lines after it are taken back, since their steps are done again.</summary>
+        public TrainingProgress Open(bool resume)
+        {
+            string[] lines = [];
+            if (resume && File.Exists(StatePath))
+            {
+                SafetensorsFile state = SafetensorsFile.Read(StatePath);
+                for (int i = 0; i < _optimizers.Length; i++)
+                    _optimizers[i].Import(_task.Sets[i].Name + ".", state, StatePath);
+                Step = _firstStep = int.Parse(Stored("step"), CultureInfo.InvariantCulture);
+                _earlierSeconds = Number("seconds");
+                _lossSum = Number("loss_sum");
+                _lossCount = (int)Number("loss_count");
+                _best = state.Metadata.ContainsKey("best") ? Number("best") : null;
+                lines = File.Exists(LogPath) ? [.. File.ReadLines(LogPath).Where(line => Parse(line)?.Step <= Step)] : [];
+
+                string Stored(string name) => state.Metadata.TryGetValue(name, out string? value) ? value : throw new InvalidDataException($"{StatePath} is not a checkpoint: it has no '{name}'.");
+                double Number(string name) => double.Parse(Stored(name), CultureInfo.InvariantCulture);
+            }
+            File.WriteAllLines(LogPath, lines);
+            _log = new StreamWriter(LogPath, append: true);
+            _clock.Restart();
+            return lines.Length > 0 && Parse(lines[^1]) is { } last ? last : new TrainingProgress(Step, Seconds, 0, 0, 0, null);
+        }
+
+        /// <summary>Does one step.</summary>
+        public void Do(Func<double> work)
+        {
+            using var scope = NewDisposeScope();
+            double loss = work(), squares = 0;
+            int[] sets = [.. Enumerable.Range(0, _optimizers.Length).Where(set => _task.Trains(set, Step))];
+            foreach (int set in sets)
+                squares += Math.Pow(_task.Gradient(set).norm().item<float>(), 2);
+            double norm = Math.Sqrt(squares);
+            if (!double.IsFinite(loss) || !double.IsFinite(norm))
+                throw new InvalidDataException($"The training diverged at step {Step}: the loss is {loss}, the gradient's norm {norm}.");
+            foreach (int set in sets)
+            {
+                Tensor gradient = _task.Gradient(set);
+                if (_recipe.ClipNorm > 0 && norm > _recipe.ClipNorm)
+                    gradient.mul_(_recipe.ClipNorm / norm);
+                _optimizers[set].Step(gradient, _recipe.RateAt(Step));
+            }
+            Step++;
+            _lossSum += loss;
+            _lossCount++;
+        }
+
+        /// <summary>Writes a log line; keeps the weights that validate best, and the curve.</summary>
+        public TrainingProgress Log(IReadOnlyDictionary<string, double>? scores)
+        {
+            scores = scores is { Count: > 0 } ? scores.ToDictionary(pair => pair.Key, pair => Math.Round(pair.Value, 4), StringComparer.Ordinal) : null;
+            double left = _clock.Elapsed.TotalSeconds / (Step - _firstStep) * (_recipe.Steps - Step);
+            var line = new TrainingProgress(Step, Math.Round(Seconds, 1), Math.Round(left), _recipe.RateAt(Step - 1), _lossSum / _lossCount, scores);
+            (_lossSum, _lossCount) = (0, 0);
+            _log!.WriteLine(JsonSerializer.Serialize(line, Json));
+            _log.Flush();
+            // The photographs say more than a benchmark of five images.
+            if (scores is not null && (scores.TryGetValue("photographs_psnr_y", out double score) || scores.TryGetValue("benchmark_psnr_y", out score)) && !(score <= _best))
+            {
+                _best = score;
+                WriteWeights(".best");
+            }
+            return line;
+        }
+
+        /// <summary>Writes the averaged weights, the checkpoint and the curve.</summary>
+        public void Save()
+        {
+            WriteWeights("");
+            var tensors = new Dictionary<string, TensorData>(StringComparer.Ordinal);
+            var metadata = new Dictionary<string, string>(StringComparer.Ordinal)
+            {
+                ["step"] = Step.ToString(CultureInfo.InvariantCulture),
+                ["seconds"] = Seconds.ToString("F1", CultureInfo.InvariantCulture),
+                ["loss_sum"] = _lossSum.ToString("R", CultureInfo.InvariantCulture),
+                ["loss_count"] = _lossCount.ToString(CultureInfo.InvariantCulture),
             };
-            SafetensorsFile.Write(statePath, optimizer.Export(), progress);
-            SafetensorsFile.Write(weightsPath, parameters.Export(optimizer.Average), progress);
+            if (_best is { } best)
+                metadata["best"] = best.ToString("R", CultureInfo.InvariantCulture);
+            for (int i = 0; i < _optimizers.Length; i++)
+                _optimizers[i].Export(_task.Sets[i].Name + ".", tensors, metadata);
+            // Last: only this makes the other files' newer contents count.
+            SafetensorsFile.Write(StatePath, tensors, metadata);
+            LearningCurve.Draw(LearningCurve.Read(LogPath), _recipe.Name, _base + ".curve.png");
+        }
+
+        public void Dispose()
+        {
+            _log?.Dispose();
+            foreach (AdamW optimizer in _optimizers)
+                optimizer.Dispose();
+        }
+
+        private void WriteWeights(string label)
+        {
+            foreach ((string suffix, IReadOnlyDictionary<string, TensorData> tensors) in _task.Export(Averages))
+            {
+                SafetensorsFile.Write(_base + suffix + label + ".safetensors", tensors, new Dictionary<string, string>(StringComparer.Ordinal)
+                {
+                    ["step"] = Step.ToString(CultureInfo.InvariantCulture),
+                    ["seconds"] = Seconds.ToString("F1", CultureInfo.InvariantCulture),
+                });
+            }
         }
     }
 
-    /// <summary>One optimizer step; returns its loss.</summary>
-    private static double Step(GradientStep gradients, AdamW optimizer, PatchSampler sampler, TrainingRecipe recipe, double rate)
+    /// <summary>A line of the log; null if it is damaged (a process was killed while writing it).</summary>
+    internal static TrainingProgress? Parse(string line)
     {
-        using var scope = NewDisposeScope();
-        (float[] lr, float[] hr) = sampler.Draw(optimizer.Steps);
-        double value = gradients.Compute(lr, hr, recipe.Batch, recipe.LrPatch);
-        Tensor gradient = gradients.Gradient;
-        double norm = gradient.norm().item<float>();
-        if (!double.IsFinite(value) || !double.IsFinite(norm))
-            throw new InvalidDataException($"The training diverged at step {optimizer.Steps}: the loss is {value}, the gradient's norm {norm}.");
-        if (recipe.ClipNorm > 0 && norm > recipe.ClipNorm)
-            gradient.mul_(recipe.ClipNorm / norm);
-        optimizer.Step(gradient, rate);
-        return value;
-    }
-
-    private static IReadOnlyDictionary<string, TensorData> Start(TrainingRecipe recipe, OmniSrShape shape)
-    {
-        if (recipe.StartFrom is not { } path)
-            return Initialisation.FromBicubic(shape, recipe.Seed);
-        IReadOnlyDictionary<string, TensorData> state = SafetensorsFile.Read(path).Tensors;
-        OmniSrShape other = OmniSrShape.Of(state, path);
-        if (other.Osags < shape.Osags)
-            state = Initialisation.Deepened(state, other, shape.Osags, recipe.Seed);
-        return other.Scale == shape.Scale ? state : Initialisation.FromOtherScale(state, other, shape.Scale);
+        try
+        {
+            return JsonSerializer.Deserialize<TrainingProgress>(line, Json);
+        }
+        catch (JsonException)
+        {
+            return null;
+        }
     }
 }

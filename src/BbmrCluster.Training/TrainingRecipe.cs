@@ -1,7 +1,22 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using BbmrCluster.Networks;
+using BbmrCluster.Networks.Catalog;
 
 namespace BbmrCluster.Training;
+
+/// <summary>What a recipe trains.</summary>
+public enum TrainingKind
+{
+    /// <summary>One super-resolution network, by L1.</summary>
+    Sr,
+
+    /// <summary>JointSR as one unit: an extractor for each scale and the joint part, by L1 on stitched crops.</summary>
+    Jointsr,
+
+    /// <summary>A Down-Net with the super-resolution network behind it, by equation 6.</summary>
+    Downnet,
+}
 
 /// <summary>
 /// How one network is trained; a small JSON file (snake_case). Every figure that changes the result is here, so the
@@ -12,16 +27,43 @@ public sealed record TrainingRecipe
     /// <summary>File name of the results, e.g. "omnisr-light-x4".</summary>
     public required string Name { get; init; }
 
-    /// <summary>Upscaling factor: 2, 4 or 8.</summary>
-    public required int Scale { get; init; }
+    /// <summary>For the reader.</summary>
+    public string? Note { get; init; }
 
-    /// <summary>Omni self-attention groups; 1 is the paper's very lightweight network.</summary>
-    public int Osags { get; init; } = 1;
+    /// <summary>What is trained: "sr", "jointsr" or "downnet".</summary>
+    public TrainingKind Kind { get; init; }
 
-    /// <summary>Side of a training patch, LR pixels; at least 16.</summary>
+    /// <summary>The super-resolution family: "omnisr-light", "omnisr" or "craft".</summary>
+    public string Network { get; init; } = "omnisr-light";
+
+    /// <summary>Scale of "sr" and "downnet": 2, 4 or 8.</summary>
+    public int? Scale { get; init; }
+
+    /// <summary>Side of a training patch of "sr", LR pixels; at least 16.</summary>
     public int LrPatch { get; init; } = 32;
 
-    /// <summary>Patches in a step.</summary>
+    /// <summary>Side of a training crop of "jointsr" (whole blocks of 128) or "downnet" (a multiple of the scale), HR pixels. The paper: 768 and 256.</summary>
+    public int? HrCrop { get; init; }
+
+    /// <summary>
+    /// For "jointsr": blocks of a crop at scales 2, 4 and 8, together the blocks of a crop. The paper trains with as many
+    /// of each; at test time there are four at scale 8 for each at scale 2.
+    /// </summary>
+    public IReadOnlyList<int>? Mix { get; init; }
+
+    /// <summary>For "jointsr": which blocks get which scale. "random" (the paper), or "detail": the most detailed get scale 2, the flattest scale 8.</summary>
+    public string Assignment { get; init; } = "random";
+
+    /// <summary>
+    /// For "jointsr": 0 takes the gradient in one pass; otherwise extractors run without gradient first, and then again
+    /// with it, this many blocks at a time. The gradient is the same; memory follows the blocks at a time.
+    /// </summary>
+    public int BlocksAtOnce { get; init; }
+
+    /// <summary>For "downnet": first steps, in which Down-Net alone approaches bicubic.</summary>
+    public int FitSteps { get; init; }
+
+    /// <summary>Patches or crops in a step.</summary>
     public int Batch { get; init; } = 16;
 
     /// <summary>Optimizer steps.</summary>
@@ -30,7 +72,7 @@ public sealed record TrainingRecipe
     /// <summary>Peak learning rate of AdamW.</summary>
     public double LearningRate { get; init; } = 5e-4;
 
-    /// <summary>Steps over which the rate rises linearly from 0.</summary>
+    /// <summary>Steps over which the rate rises linearly from 0; also after a start from other weights, whose moments are not known.</summary>
     public int WarmupSteps { get; init; } = 100;
 
     /// <summary>"cosine" falls to 0 at the last step; "halving" halves the rate every <see cref="HalveEvery"/> steps.</summary>
@@ -51,16 +93,25 @@ public sealed record TrainingRecipe
     /// <summary>Type of the body's arithmetic: "float32" or "bfloat16" (weights and gradients stay float32).</summary>
     public string Precision { get; init; } = "bfloat16";
 
-    /// <summary>Patches whose mean absolute horizontal and vertical difference (8-bit units, LR) is below this are mostly drawn again.</summary>
+    /// <summary>Patches whose mean absolute horizontal and vertical difference (8-bit units; of the LR patch, or of the HR crop) is below this are mostly drawn again.</summary>
     public double FlatThreshold { get; init; } = 4;
 
-    /// <summary>Weights to start from (safetensors); the tail is resampled if its scale differs. Null starts from bicubic.</summary>
+    /// <summary>Strength of random gamma and gain of each colour, applied to HR before LR is made: 0.1 is up to a tenth. 0 turns it off.</summary>
+    public double ColourJitter { get; init; }
+
+    /// <summary>
+    /// Weights to start from (safetensors, relative to the recipe's file): of the same kind. An "sr" network of another
+    /// scale has its tail resampled. Null: "sr" starts as bicubic, "jointsr" as its extractors block by block, "downnet" as the mean of squares.
+    /// </summary>
     public string? StartFrom { get; init; }
+
+    /// <summary>Super-resolution weights that "jointsr" (one file for each scale) and "downnet" (one file) start from, relative to the recipe's file. Null takes the shipped ones.</summary>
+    public IReadOnlyList<string>? StartNetworks { get; init; }
 
     /// <summary>Seed of initial values and patches.</summary>
     public int Seed { get; init; } = 1;
 
-    /// <summary>Workers that share a batch, one thread each; part of the recipe because sums depend on it in the last bits.</summary>
+    /// <summary>Threads; part of the recipe because sums depend on them in the last bits.</summary>
     public int Threads { get; init; } = 1;
 
     /// <summary>Steps between log lines.</summary>
@@ -74,10 +125,12 @@ public sealed record TrainingRecipe
         PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
         UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
         ReadCommentHandling = JsonCommentHandling.Skip,
+        DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
         WriteIndented = true,
+        Converters = { new JsonStringEnumConverter(JsonNamingPolicy.SnakeCaseLower, allowIntegerValues: false) },
     };
 
-    /// <summary>Reads and checks a recipe.</summary>
+    /// <summary>Reads and checks a recipe; the weights it starts from become absolute paths.</summary>
     /// <exception cref="InvalidDataException">Not a recipe, or one that cannot be followed; one sentence naming the file.</exception>
     public static TrainingRecipe Load(string path)
     {
@@ -85,7 +138,12 @@ public sealed record TrainingRecipe
         {
             TrainingRecipe recipe = JsonSerializer.Deserialize<TrainingRecipe>(File.ReadAllText(path), Json) ?? throw new JsonException("it is empty");
             recipe.Validate();
-            return recipe;
+            string folder = Path.GetDirectoryName(Path.GetFullPath(path))!;
+            return recipe with
+            {
+                StartFrom = recipe.StartFrom is { } start ? Path.Combine(folder, start) : null,
+                StartNetworks = recipe.StartNetworks is { } networks ? [.. networks.Select(file => Path.Combine(folder, file))] : null,
+            };
         }
         catch (Exception problem) when (problem is JsonException or InvalidDataException)
         {
@@ -93,16 +151,20 @@ public sealed record TrainingRecipe
         }
     }
 
-    /// <summary>The recipe as JSON.</summary>
-    public string ToJson() => JsonSerializer.Serialize(this, Json);
+    /// <summary>The recipe as JSON, with the names of the weights it starts from without their folders.</summary>
+    public string ToJson() => JsonSerializer.Serialize(this with
+    {
+        StartFrom = Path.GetFileName(StartFrom),
+        StartNetworks = StartNetworks is { } networks ? [.. networks.Select(file => Path.GetFileName(file))] : null,
+    }, Json);
 
     /// <summary>Checks every range.</summary>
     /// <exception cref="InvalidDataException">A value cannot be used; the rule it breaks.</exception>
     public void Validate()
     {
         Require(Name.Length is > 0 and <= 64 && Name.All(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '_'), "name is 1 to 64 letters, digits, '-' and '_'");
-        Require(Scale is 2 or 4 or 8, "scale is 2, 4 or 8");
-        Require(Osags is >= 1 and <= 16, "osags is 1 to 16");
+        Require(Network is "omnisr-light" or "omnisr" or "craft", "network is omnisr-light, omnisr or craft");
+        Require(Kind == TrainingKind.Jointsr ? Scale is null : Scale is 2 or 4 or 8, Kind == TrainingKind.Jointsr ? "jointsr has no scale" : "scale is 2, 4 or 8");
         Require(LrPatch is >= 16 and <= 256, "lr_patch is 16 to 256");
         Require(Batch is >= 1 and <= 1024, "batch is 1 to 1024");
         Require(Steps >= 1, "steps is at least 1");
@@ -112,7 +174,27 @@ public sealed record TrainingRecipe
         Require(WeightDecay >= 0 && ClipNorm >= 0, "weight_decay and clip_norm are at least 0");
         Require(EmaDecay is >= 0 and < 1, "ema_decay is at least 0 and below 1");
         Require(Precision is "float32" or "bfloat16", "precision is float32 or bfloat16");
+        Require(ColourJitter is >= 0 and <= 0.5, "colour_jitter is 0 to 0.5");
         Require(Threads >= 1 && LogEvery >= 1 && ValidateEvery >= 1, "threads, log_every and validate_every are at least 1");
+        Require(Assignment is "random" or "detail", "assignment is random or detail");
+        switch (Kind)
+        {
+            case TrainingKind.Sr:
+                Require(HrCrop is null && Mix is null && StartNetworks is null && FitSteps == 0 && BlocksAtOnce == 0, "hr_crop, mix, start_networks, fit_steps and blocks_at_once are not for sr");
+                break;
+            case TrainingKind.Jointsr:
+                Require(HrCrop is >= 256 and <= 2048 && HrCrop % JointSrTask.Block == 0, "hr_crop of jointsr is a multiple of 128 from 256 to 2048");
+                Require(Mix is null or { Count: 3 } && MixOrEqual.All(count => count >= 0) && MixOrEqual.Sum() == BlocksOfCrop, $"mix has three counts that add up to the {BlocksOfCrop} blocks of a crop");
+                Require(StartNetworks is null or { Count: 3 }, "start_networks of jointsr has three files");
+                Require(BlocksAtOnce >= 0 && FitSteps == 0, "blocks_at_once is at least 0, and fit_steps is not for jointsr");
+                break;
+            case TrainingKind.Downnet:
+                Require(HrCrop is >= 64 and <= 1024 && HrCrop % Scale == 0 && HrCrop / Scale >= 16, "hr_crop of downnet is a multiple of the scale from 64 to 1024, at least 16 LR pixels");
+                Require(StartNetworks is null or { Count: 1 }, "start_networks of downnet has one file");
+                Require(Mix is null && BlocksAtOnce == 0, "mix and blocks_at_once are not for downnet");
+                Require(FitSteps >= 0 && FitSteps < Steps, "fit_steps is at least 0 and below steps");
+                break;
+        }
 
         static void Require(bool holds, string rule)
         {
@@ -120,6 +202,15 @@ public sealed record TrainingRecipe
                 throw new InvalidDataException(rule);
         }
     }
+
+    /// <summary>Blocks of a crop of "jointsr" at scales 2, 4 and 8.</summary>
+    [JsonIgnore]
+    internal IReadOnlyList<int> MixOrEqual => Mix ?? [BlocksOfCrop / 3, BlocksOfCrop - (2 * (BlocksOfCrop / 3)), BlocksOfCrop / 3];
+
+    private int BlocksOfCrop => HrCrop is { } side ? side / JointSrTask.Block * (side / JointSrTask.Block) : 0;
+
+    /// <summary>The shape of the super-resolution network at a scale.</summary>
+    internal SrNetworkShape ShapeAt(int scale) => (SrNetworkShape)ModelCatalog.StandardShape(Network, scale);
 
     /// <summary>Learning rate of a step, counted from 0.</summary>
     public double RateAt(int step)

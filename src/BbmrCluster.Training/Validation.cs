@@ -1,5 +1,5 @@
+using BbmrCluster.Imaging;
 using BbmrCluster.Networks;
-using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
 
@@ -16,43 +16,36 @@ public sealed record ValidationScore(string Name, double PsnrY);
 /// </summary>
 public static class Validation
 {
-    /// <summary>Loads all images of a folder in ordinal order of their names.</summary>
+    /// <summary>Loads all PNG images of a folder in ordinal order of their names.</summary>
     /// <exception cref="InvalidDataException">None is there.</exception>
-    public static IReadOnlyList<TrainingPhoto> Load(string folder, int scale)
+    public static IReadOnlyList<Photo> Load(string folder)
     {
-        TrainingPhoto[] images = [.. Directory.EnumerateFiles(folder, "*.png").Order(StringComparer.Ordinal)
-            .Select(path => PhotoSet.Pair(Path.GetFileName(path), PhotoSet.Decode(path), scale))];
+        Photo[] images = [.. Directory.EnumerateFiles(folder, "*.png").Order(StringComparer.Ordinal).Select(path => new Photo(Path.GetFileName(path), PhotoSet.Decode(path)))];
         return images.Length > 0 ? images : throw new InvalidDataException($"{folder} holds no PNG image to validate on.");
     }
 
-    /// <summary>Runs a network in float32 over images.</summary>
-    public static IReadOnlyList<ValidationScore> Psnr(OmniSrShape shape, IReadOnlyDictionary<string, TensorData> weights, IReadOnlyList<TrainingPhoto> images, ScalarType body = ScalarType.Float32)
+    /// <summary>The images of a folder with their LR images.</summary>
+    /// <exception cref="InvalidDataException">None is there.</exception>
+    public static IReadOnlyList<TrainingPhoto> Load(string folder, int scale) => [.. Load(folder).Select(image => PhotoSet.Pair(image.Name, image.Pixels, scale))];
+
+    /// <summary>Runs a network over images.</summary>
+    /// <param name="shape">The network's shape.</param>
+    /// <param name="weights">Its tensors.</param>
+    /// <param name="images">HR and LR.</param>
+    /// <param name="body">Type of the body's arithmetic.</param>
+    public static IReadOnlyList<ValidationScore> Psnr(SrNetworkShape shape, IReadOnlyDictionary<string, TensorData> weights, IReadOnlyList<TrainingPhoto> images, ScalarType body = ScalarType.Float32)
     {
         using var parameters = new ParameterSet(shape.Parameters, weights, "the weights");
-        using var network = new OmniSrNetwork(shape, parameters, body);
-        return [.. images.Select(image => new ValidationScore(image.Name, Psnr(network, image)))];
+        using SrNetwork network = shape.CreateNetwork(parameters, body);
+        float[] values = CropSampler.ValueTable(shape.Black);
+        return [.. images.Select(image => new ValidationScore(image.Name, Psnr(network, image, values)))];
     }
 
-    private static double Psnr(OmniSrNetwork network, TrainingPhoto image)
+    private static double Psnr(SrNetwork network, TrainingPhoto image, float[] values)
     {
         using var scope = NewDisposeScope();
         using IDisposable noGradient = no_grad();
-        int scale = network.Shape.Scale;
-        Tensor x = NativeTensors.Create(Array.ConvertAll(image.Lr.Data, value => (value / 127.5f) - 1), [1, image.Lr.Height, image.Lr.Width, 3]);
-        float[] y = network.Forward(x).data<float>().ToArray();
-        double sum = 0;
-        long count = 0;
-        for (int row = scale; row < image.Hr.Height - scale; row++)
-        {
-            for (int column = scale; column < image.Hr.Width - scale; column++, count++)
-            {
-                int at = ((row * image.Hr.Width) + column) * 3;
-                double error = (65.481 * Difference(at) + 128.553 * Difference(at + 1) + 24.966 * Difference(at + 2)) / 255;
-                sum += error * error;
-            }
-        }
-        return 10 * Math.Log10(255.0 * 255.0 * count / sum);
-
-        double Difference(int at) => Math.Round(Math.Clamp((y[at] + 1) * 127.5, 0, 255)) - image.Hr.Data[at];
+        Tensor x = NativeTensors.Create(Array.ConvertAll(image.Lr.Data, value => values[value]), [1, image.Lr.Height, image.Lr.Width, 3]);
+        return Metrics.Compare(image.Hr, Blocks.ToImage(network.Forward(x), network.Shape.Black), crop: network.Shape.Scale).PsnrY;
     }
 }

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using BbmrCluster.Imaging;
+using BbmrCluster.Networks;
 using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
@@ -69,9 +70,53 @@ public sealed class TrainingTests : IDisposable
 
         Assert.Equal(4, last.Step);
         Assert.Equal(4, File.ReadLines(In("parts/test.log.jsonl")).Count());
-        SafetensorsFile whole = SafetensorsFile.Read(In("whole/test.state.safetensors")), parts = SafetensorsFile.Read(In("parts/test.state.safetensors"));
+        AssertSameTensors(In("whole/test.state.safetensors"), In("parts/test.state.safetensors"));
+    }
+
+    [Fact]
+    public void A_training_that_was_killed_between_checkpoints_goes_on_from_the_last_one()
+    {
+        string photos = Photos();
+        Trainer.Run(Recipe(6), new TrainingPaths(photos, null, In("whole")), resume: false);
+
+        // An exception leaves the files as a kill does: the checkpoint is that of step 4, the log has step 5.
+        Assert.Throws<IOException>(() => Trainer.Run(Recipe(6), new TrainingPaths(photos, null, In("killed")), resume: false, progress =>
+        {
+            if (progress.Step == 5)
+                throw new IOException("killed");
+        }));
+        File.AppendAllText(In("killed/test.log.jsonl"), "{\"step\":6,\"sec");
+        var steps = new List<int>();
+        Trainer.Run(Recipe(6), new TrainingPaths(photos, null, In("killed")), resume: true, progress => steps.Add(progress.Step));
+
+        Assert.Equal([5, 6], steps);
+        Assert.Equal(File.ReadAllBytes(In("whole/test.safetensors")).Length, File.ReadAllBytes(In("killed/test.safetensors")).Length);
+        AssertSameTensors(In("whole/test.state.safetensors"), In("killed/test.state.safetensors"));
+        IReadOnlyList<TrainingProgress> whole = LearningCurve.Read(In("whole/test.log.jsonl")), killed = LearningCurve.Read(In("killed/test.log.jsonl"));
+        Assert.Equal(whole.Select(line => (line.Step, line.Loss)), killed.Select(line => (line.Step, line.Loss)));
+        Assert.Equal([0x89, (byte)'P', (byte)'N', (byte)'G'], File.ReadAllBytes(In("killed/test.curve.png")).Take(4));
+    }
+
+    private static void AssertSameTensors(string expected, string actual)
+    {
+        SafetensorsFile whole = SafetensorsFile.Read(expected), parts = SafetensorsFile.Read(actual);
+        Assert.Equal(whole.Tensors.Keys.Order(StringComparer.Ordinal), parts.Tensors.Keys.Order(StringComparer.Ordinal));
         foreach ((string name, TensorData tensor) in whole.Tensors)
             Assert.Equal(tensor.Values, parts.Tensors[name].Values);
+    }
+
+    [Fact]
+    public void The_split_val_is_validated_on_and_the_best_weights_are_kept()
+    {
+        string photos = Photos();
+        File.WriteAllText(Path.Combine(photos, "photos.tsv"), "split\tfile\tdivisor\ntrain\t0.png\t1\nval\t1.png\t1\n");
+        // The rate is far too high, so the weights get worse.
+        Trainer.Run(Recipe(6) with { LearningRate = 0.05, EmaDecay = 0 }, new TrainingPaths(photos, null, In("out")), resume: false);
+        double[] scores = [.. LearningCurve.Read(In("out/test.log.jsonl")).Where(line => line.Scores is not null).Select(line => line.Scores!["photographs_psnr_y"])];
+        Assert.Equal(3, scores.Length);
+        Assert.True(scores.Distinct().Count() > 1);
+        int best = Array.IndexOf(scores, scores.Max());
+        Assert.Equal((2 * (best + 1)).ToString(System.Globalization.CultureInfo.InvariantCulture), SafetensorsFile.Read(In("out/test.best.safetensors")).Metadata["step"]);
     }
 
     [Theory]
@@ -85,13 +130,15 @@ public sealed class TrainingTests : IDisposable
     }
 
     [Theory]
-    [InlineData(2)]
-    [InlineData(4)]
-    [InlineData(8)]
-    public void The_untrained_network_is_the_bicubic_upscaler(int scale)
+    [InlineData("omnisr-light", 2)]
+    [InlineData("omnisr-light", 4)]
+    [InlineData("omnisr-light", 8)]
+    [InlineData("omnisr", 8)]
+    [InlineData("craft", 4)]
+    public void The_untrained_network_is_the_bicubic_upscaler(string network, int scale)
     {
         TrainingPhoto photo = PhotoSet.Pair("p", Picture(256, 192), scale);
-        var shape = new OmniSrShape(scale, 1);
+        var shape = (SrNetworkShape)ModelCatalog.StandardShape(network, scale);
         double psnr = Validation.Psnr(shape, Initialisation.FromBicubic(shape, 3), [photo])[0].PsnrY;
 
         PixelBuffer up = Bicubic.Resize(photo.Lr, ResizeScale.Up(scale));
@@ -224,9 +271,21 @@ public sealed class TrainingTests : IDisposable
     {
         TrainingRecipe recipe = Recipe(7) with { StartFrom = "x.safetensors", Schedule = "halving", HalveEvery = 3 };
         File.WriteAllText(In("r.json"), recipe.ToJson());
-        Assert.Equal(recipe, TrainingRecipe.Load(In("r.json")));
-        foreach (string shipped in Directory.GetFiles(Path.Combine(Fixtures.Repository(), "src", "BbmrCluster.Training", "recipes"), "*.json"))
-            Assert.Equal(Path.GetFileNameWithoutExtension(shipped), TrainingRecipe.Load(shipped).Name);
+        Assert.Equal(recipe with { StartFrom = In("x.safetensors") }, TrainingRecipe.Load(In("r.json")));
+    }
+
+    [Fact]
+    public void The_recipes_of_the_project_can_be_followed()
+    {
+        string[] files = Directory.GetFiles(Path.Combine(Fixtures.Repository(), "src", "BbmrCluster.Training", "recipes"), "*.json", SearchOption.AllDirectories);
+        Assert.NotEmpty(files);
+        foreach (string file in files)
+        {
+            TrainingRecipe recipe = TrainingRecipe.Load(file);
+            Assert.Equal(Path.GetFileNameWithoutExtension(file), recipe.Name);
+            bool papers = Path.GetFileName(Path.GetDirectoryName(file)) == "paper";
+            Assert.Equal(papers, recipe.Note?.Contains("never run here", StringComparison.Ordinal) == true);
+        }
     }
 
     [Fact]
@@ -247,9 +306,10 @@ public sealed class TrainingTests : IDisposable
     {
         string folder = Photos();
         File.WriteAllText(Path.Combine(folder, "photos.tsv"), "split\tfile\tdivisor\ntrain\t0.png\t1.25\nval\t1.png\t1\n");
-        TrainingPhoto train = Assert.Single(PhotoSet.Load(folder, "train", 2));
-        Assert.Equal((128, 116, 64, 58), (train.Hr.Width, train.Hr.Height, train.Lr.Width, train.Lr.Height));
-        Assert.Equal("1.png", Assert.Single(PhotoSet.Load(folder, "val", 2)).Name);
-        Assert.Throws<InvalidDataException>(() => PhotoSet.Load(folder, "other", 2));
+        Photo train = Assert.Single(PhotoSet.Load(folder, "train", 64));
+        Assert.Equal((128, 116), (train.Pixels.Width, train.Pixels.Height));
+        Assert.Equal("1.png", Assert.Single(PhotoSet.Load(folder, "val", 64)).Name);
+        Assert.Throws<InvalidDataException>(() => PhotoSet.Load(folder, "other", 64));
+        Assert.Throws<InvalidDataException>(() => PhotoSet.Load(folder, "train", 117));
     }
 }

@@ -13,11 +13,11 @@ internal static class TrainCommand
     public static Command Create()
     {
         var recipeFile = new Argument<string>("RECIPE") { Description = "Training recipe (JSON)" };
-        var photos = new Option<string>("--photos") { Description = "Folder of photographs to train on", HelpName = "DIR", Required = true };
-        var validation = new Option<string?>("--validation") { Description = "Folder of images to validate on", HelpName = "DIR" };
+        var photos = new Option<string>("--photos") { Description = "Folder of photographs to train on; with photos.tsv its split val is validated on", HelpName = "DIR", Required = true };
+        var validation = new Option<string?>("--validation") { Description = "Folder of PNG images to validate on as well, e.g. Set5", HelpName = "DIR" };
         var output = new Option<string>("--output", "-o") { Description = "Folder for weights, checkpoint and log", HelpName = "DIR", DefaultValueFactory = _ => "training" };
         var resume = new Option<bool>("--resume") { Description = "Go on from the checkpoint in the output folder" };
-        var command = new BbmrCommand("train", "Trains a network by a recipe. Ctrl-C writes a checkpoint; --resume goes on from it.",
+        var command = new BbmrCommand("train", "Trains a network by a recipe. Ctrl-C writes a checkpoint; --resume goes on from the last one, also after a kill.",
             "bbmr train recipe.json --photos photographs --validation set5 -o training", "bbmr train recipe.json --photos photographs -o training --resume") { recipeFile, photos, validation, output, resume };
         command.RunAsync(async (parsed, services) =>
         {
@@ -34,7 +34,7 @@ internal static class TrainCommand
             {
                 TrainingProgress last = await Task.Run(() => Trainer.Run(recipe, paths, parsed.GetValue(resume), progress =>
                 {
-                    services.Terminal.Json(new { step = progress.Step, steps = recipe.Steps, seconds = progress.Seconds, learning_rate = progress.Rate, loss = progress.Loss, psnr_y = progress.PsnrY });
+                    services.Terminal.Json(new { step = progress.Step, steps = recipe.Steps, seconds = progress.Seconds, learning_rate = progress.Rate, loss = progress.Loss, seconds_left = progress.SecondsLeft, scores = progress.Scores });
                     services.Terminal.Result(Text(progress, recipe.Steps));
                 }, stop), CancellationToken.None);
                 services.Terminal.Message($"{Path.Combine(paths.Output, recipe.Name + ".safetensors")}: done after {Amounts.Text(TimeSpan.FromSeconds(last.Seconds))}");
@@ -51,8 +51,7 @@ internal static class TrainCommand
 
     private static string Text(TrainingProgress progress, int steps)
     {
-        double left = progress.Step == 0 ? 0 : progress.Seconds / progress.Step * (steps - progress.Step);
-        string psnr = progress.PsnrY is { } value ? string.Create(CultureInfo.InvariantCulture, $", validation {value:0.000} dB") : "";
-        return string.Create(CultureInfo.InvariantCulture, $"step {progress.Step} of {steps}, loss {progress.Loss:0.00000}, rate {progress.Rate:0.0e+0}{psnr}, {Amounts.Text(TimeSpan.FromSeconds(progress.Seconds))}, about {Amounts.Text(TimeSpan.FromSeconds(left))} left");
+        string scores = progress.Scores is { } figures ? string.Concat(figures.Select(figure => string.Create(CultureInfo.InvariantCulture, $", {figure.Key} {figure.Value:0.000}"))) : "";
+        return string.Create(CultureInfo.InvariantCulture, $"step {progress.Step} of {steps}, loss {progress.Loss:0.00000}, rate {progress.Rate:0.0e+0}{scores}, {Amounts.Text(TimeSpan.FromSeconds(progress.Seconds))}, about {Amounts.Text(TimeSpan.FromSeconds(progress.SecondsLeft))} left");
     }
 }
