@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using static TorchSharp.torch;
 
@@ -23,4 +24,9 @@ public static class NativeTensors
         using (made)
             return made.to(device);
     }
+
+    /// <summary>The address of a contiguous tensor's values on the processor; valid as long as the tensor lives.</summary>
+    /// <typeparam name="T">float, or ushort for bfloat16.</typeparam>
+    internal static unsafe T* Data<T>(Tensor tensor)
+        where T : unmanaged => (T*)Unsafe.AsPointer(ref MemoryMarshal.GetReference(tensor.bytes));
 }

@@ -16,11 +16,13 @@ public sealed class GradientStep : IDisposable
     /// <param name="parameters">Its parameters, trainable; not owned.</param>
     /// <param name="body">Type of the body's arithmetic: Float32 or BFloat16.</param>
     /// <param name="workers">Threads, at least 1; sums, and so the last bits, depend on their number.</param>
-    public GradientStep(SrNetworkShape shape, ParameterSet parameters, ScalarType body, int workers)
+    /// <param name="create">Makes a worker's network on its parameters; null makes the shape's own.</param>
+    public GradientStep(SrNetworkShape shape, ParameterSet parameters, ScalarType body, int workers, Func<ParameterSet, SrNetwork>? create = null)
     {
         _shape = shape;
         _parallel = new DataParallel(workers, parameters);
-        _networks = [.. Enumerable.Range(0, workers).Select(i => shape.CreateNetwork(_parallel.Replica(i), body, training: true))];
+        create ??= set => shape.CreateNetwork(set, body, training: true);
+        _networks = [.. Enumerable.Range(0, workers).Select(i => create(_parallel.Replica(i)))];
     }
 
     /// <summary>The gradient of the last <see cref="Compute"/>, laid out as the parameters' flat tensor; overwritten by the next call.</summary>

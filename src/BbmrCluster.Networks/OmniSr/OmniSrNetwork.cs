@@ -11,13 +11,17 @@ namespace BbmrCluster.Networks.OmniSr;
 public sealed class OmniSrNetwork : SrNetwork
 {
     private readonly Tensor _biasIndex, _queryScale;
+    private readonly OsaBlockTraining[] _blocks = [];
 
     /// <summary>Wraps parameters.</summary>
     /// <param name="shape">The shape they belong to.</param>
     /// <param name="parameters">Named as <see cref="OmniSrShape.Parameters"/>; a feature extractor may lack the tail.</param>
     /// <param name="body">Float32 or BFloat16.</param>
     /// <param name="training">See <see cref="SrNetwork"/>.</param>
-    public OmniSrNetwork(OmniSrShape shape, ParameterSet parameters, ScalarType body = ScalarType.Float32, bool training = false)
+    /// <param name="graph">
+    /// Whether training leaves every operation to libtorch's graph, which is slower: what the own backward passes are compared with.
+    /// </param>
+    public OmniSrNetwork(OmniSrShape shape, ParameterSet parameters, ScalarType body = ScalarType.Float32, bool training = false, bool graph = false)
         : base(parameters, body, training)
     {
         Shape = shape;
@@ -25,6 +29,8 @@ public sealed class OmniSrNetwork : SrNetwork
         _biasIndex = tensor(RelativePositions(shape.Window), device: Device).DetachFromDisposeScope();
         float[] scale = [.. Enumerable.Range(0, 3 * shape.Channels).Select(i => i < shape.Channels ? 1 / MathF.Sqrt(shape.Channels / shape.Heads) : 1)];
         _queryScale = tensor(scale, [scale.Length, 1], device: Device).DetachFromDisposeScope();
+        if (training && !graph && Device.type == TorchSharp.DeviceType.CPU && OsaBlockTraining.Fits(shape))
+            _blocks = [.. Enumerable.Range(0, shape.Osags).Select(i => OsaBlockTraining.Create(parameters, $"residual_layer.{i}.", body))];
     }
 
     /// <inheritdoc/>
@@ -38,6 +44,8 @@ public sealed class OmniSrNetwork : SrNetwork
             return;
         _biasIndex.Dispose();
         _queryScale.Dispose();
+        foreach (OsaBlockTraining block in _blocks)
+            block.Dispose();
     }
 
     private protected override Tensor Pad(Tensor x, long height, long width) => F.pad(x, [0, 0, 0, width - x.shape[2], 0, height - x.shape[1]]);
@@ -48,7 +56,7 @@ public sealed class OmniSrNetwork : SrNetwork
         Tensor first = Nhwc.Convolution(x, P("input.weight"), P("input.bias"));
         Tensor body = Body == ScalarType.Float32 ? first : first.to(Body);
         for (int i = 0; i < Shape.Osags; i++)
-            body = Osag(body, $"residual_layer.{i}.");
+            body = SpatialAttention(_blocks.Length > 0 ? _blocks[i].Forward(body) : Osag(body, $"residual_layer.{i}."), $"residual_layer.{i}.esa.");
         if (Body != ScalarType.Float32)
             body = body.to(ScalarType.Float32);
         Tensor last = Nhwc.Convolution(body, P("output.weight"), P("output.bias"));
@@ -68,8 +76,7 @@ public sealed class OmniSrNetwork : SrNetwork
         y = Residual(y, () => GatedFeedForward(Norm(y, block + "10.norm", 1e-6), block + "10.fn."));
         y = Residual(y, () => ChannelAttention(y, block + "11.", grid: true));
         y = Residual(y, () => GatedFeedForward(Norm(y, block + "12.norm", 1e-6), block + "12.fn."));
-        Tensor sum = Add(Nhwc.Pointwise(y, W(name + "residual_layer.1.weight"), W(name + "residual_layer.1.bias")), x);
-        return SpatialAttention(sum, name + "esa.").MoveToOuterDisposeScope();
+        return Add(Nhwc.Pointwise(y, W(name + "residual_layer.1.weight"), W(name + "residual_layer.1.bias")), x).MoveToOuterDisposeScope();
     }
 
     /// <summary>Adds a branch to the state: in place when no gradient is needed. The branch may return a permuted view of more axes.</summary>

@@ -10,6 +10,8 @@ namespace BbmrCluster.Networks.Weights;
 public sealed class ParameterSet : IDisposable
 {
     private readonly Dictionary<string, Tensor> _views = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, long> _offsets = new(StringComparer.Ordinal);
+    private Tensor? _direct;
 
     /// <summary>Copies values in.</summary>
     /// <param name="shapes">Every parameter, in the order in which they lie in <see cref="Flat"/>.</param>
@@ -74,7 +76,28 @@ public sealed class ParameterSet : IDisposable
             parts.Add(view.grad is { } gradient ? gradient.reshape(-1) : zeros(Count(shape), device: Flat.device));
             view.grad = null;
         }
-        return cat(parts).MoveToOuterDisposeScope();
+        Tensor all = cat(parts);
+        if (_direct is not null)
+        {
+            using IDisposable noGradient = no_grad();
+            all.add_(_direct);
+            _direct.zero_();
+        }
+        return all.MoveToOuterDisposeScope();
+    }
+
+    /// <summary>The values of a parameter, row-major; only on the processor, and as long as the set lives.</summary>
+    internal unsafe float* Values(string name) => NativeTensors.Data<float>(Flat) + _offsets[name];
+
+    /// <summary>
+    /// Where own backward passes add a parameter's gradient, row-major; <see cref="TakeGradient"/> adds it to what the
+    /// graph found and clears it. Valid until the set is disposed.
+    /// </summary>
+    internal unsafe float* Gradient(string name)
+    {
+        using IDisposable noGradient = no_grad();
+        _direct ??= zeros_like(Flat).DetachFromDisposeScope();
+        return NativeTensors.Data<float>(_direct) + _offsets[name];
     }
 
     /// <summary>Copies the values out of this set or of a flat tensor laid out like it.</summary>
@@ -97,6 +120,7 @@ public sealed class ParameterSet : IDisposable
     {
         foreach (Tensor view in _views.Values)
             view.Dispose();
+        _direct?.Dispose();
         Flat.Dispose();
     }
 
@@ -109,6 +133,7 @@ public sealed class ParameterSet : IDisposable
             Tensor view = Flat.narrow(0, at, Count(shape)).view(shape).DetachFromDisposeScope();
             view.requires_grad = trainable;
             _views.Add(name, view);
+            _offsets.Add(name, at);
             at += Count(shape);
         }
     }
