@@ -1,3 +1,4 @@
+using BbmrCluster.Networks.Kernels;
 using TorchSharp;
 using static TorchSharp.torch;
 using F = TorchSharp.torch.nn.functional;
@@ -20,6 +21,9 @@ internal static class Nhwc
     /// <param name="groups">1 or C.</param>
     public static Tensor Convolution(Tensor x, Tensor weight, Tensor? bias, int stride = 1, int padding = 1, int groups = 1)
     {
+        bool differentiable = is_grad_enabled() && (x.requires_grad || weight.requires_grad);
+        if (!differentiable && stride == 1 && padding == 1 && groups == 1 && weight.shape[2] == 3 && x.dtype == ScalarType.Float32 && x.device.type == DeviceType.CPU)
+            return Convolution3.Run(x, weight, bias);
         using var scope = NewDisposeScope();
         long rows = padding, columns = padding;
         if (groups == 1 && x.dtype == ScalarType.Float32 && x.device.type == DeviceType.CPU)

@@ -1,3 +1,4 @@
+using BbmrCluster.Networks.Kernels;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
 using F = TorchSharp.torch.nn.functional;
@@ -13,6 +14,8 @@ public abstract class SrNetwork : IDisposable
 {
     private readonly ParameterSet _parameters;
     private readonly Dictionary<string, Tensor> _prepared = new(StringComparer.Ordinal);
+    private ProcessorNetwork? _loops;
+    private bool _loopsTried;
 
     /// <summary>Wraps parameters.</summary>
     /// <param name="parameters">Named as the shape says; a feature extractor may lack the tail.</param>
@@ -43,6 +46,8 @@ public abstract class SrNetwork : IDisposable
         using IDisposable? noGradient = Training ? null : no_grad();
         using var scope = NewDisposeScope();
         long height = x.shape[1] * Shape.Scale, width = x.shape[2] * Shape.Scale;
+        if (Loops is { } loops)
+            return loops.Forward(Padded(x), height, width).MoveToOuterDisposeScope();
         Tensor y = Nhwc.Convolution(Features(x), P(Shape.TailName + ".weight"), P(Shape.TailName + ".bias"));
         y = Nhwc.PixelShuffle(y, Shape.Scale);
         if (y.shape[1] != height || y.shape[2] != width)
@@ -59,10 +64,8 @@ public abstract class SrNetwork : IDisposable
     {
         using IDisposable? noGradient = Training ? null : no_grad();
         using var scope = NewDisposeScope();
-        long height = Shape.PaddedSide(x.shape[1]), width = Shape.PaddedSide(x.shape[2]);
-        if (height != x.shape[1] || width != x.shape[2])
-            x = Pad(x, height, width);
-        return Extract(x).MoveToOuterDisposeScope();
+        x = Padded(x);
+        return (Loops is { } loops ? loops.Features(x) : Extract(x)).MoveToOuterDisposeScope();
     }
 
     /// <inheritdoc/>
@@ -81,6 +84,27 @@ public abstract class SrNetwork : IDisposable
         foreach (Tensor tensor in _prepared.Values)
             tensor.Dispose();
         _prepared.Clear();
+        _loops?.Dispose();
+    }
+
+    /// <summary>The same network by own loops, for inference on the processor; null where there are none for its shape.</summary>
+    private protected virtual ProcessorNetwork? CreateLoops(ParameterSet parameters) => null;
+
+    private ProcessorNetwork? Loops
+    {
+        get
+        {
+            if (!_loopsTried && !Training && Device.type == TorchSharp.DeviceType.CPU)
+                _loops = CreateLoops(_parameters);
+            _loopsTried = true;
+            return _loops;
+        }
+    }
+
+    private Tensor Padded(Tensor x)
+    {
+        long height = Shape.PaddedSide(x.shape[1]), width = Shape.PaddedSide(x.shape[2]);
+        return height == x.shape[1] && width == x.shape[2] ? x : Pad(x, height, width);
     }
 
     /// <summary>Extends a map at the right and bottom.</summary>

@@ -47,6 +47,20 @@ internal static unsafe class VectorMath
         narrow.Store((ushort*)to);
     }
 
+    /// <summary>Stores the first 8 values, rounded as <see cref="Store"/> does.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void StoreLower<T>(Vector512<float> values, T* to)
+        where T : unmanaged
+    {
+        if (typeof(T) == typeof(float))
+        {
+            values.GetLower().Store((float*)to);
+            return;
+        }
+        Vector256<uint> half = (Rounded(values) >> 16).GetLower();
+        Vector128.Narrow(half.GetLower(), half.GetUpper()).Store((ushort*)to);
+    }
+
     /// <summary>
     /// 32 consecutive values as two vectors: of bfloat16 the even and the odd ones, which costs one instruction each; of
     /// float32 the first and the last 16. For loops that do not care which value is in which lane; <see cref="StorePair"/> undoes it.
@@ -107,7 +121,7 @@ internal static unsafe class VectorMath
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector512<float> Exp(Vector512<float> x)
     {
-        x = Vector512.Min(Vector512.Max(x, Vector512.Create(-87f)), Vector512.Create(88f));
+        x = Clamp(x, Vector512.Create(-87f), Vector512.Create(88f));
         // Adding 1.5 x 2^23 leaves the whole part of x / ln 2 in the lowest bits, ready to go into the exponent.
         Vector512<float> magic = Vector512.Create(12582912f);
         Vector512<float> shifted = MultiplyAdd(x, Vector512.Create(1.442695f), magic);
@@ -131,7 +145,7 @@ internal static unsafe class VectorMath
     {
         // erf is 1 to 2e-8 beyond 4; inside, a Chebyshev fit of erf(z) / z in z^2 / 8 - 1.
         Vector512<float> z = x * Vector512.Create(0.70710677f);
-        z = Vector512.Min(Vector512.Max(z, Vector512.Create(-4f)), Vector512.Create(4f));
+        z = Clamp(z, Vector512.Create(-4f), Vector512.Create(4f));
         Vector512<float> s = MultiplyAdd(z * z, Vector512.Create(0.125f), Vector512.Create(-1f));
         Vector512<float> p = MultiplyAdd(Vector512.Create(0.0028532047f), s, Vector512.Create(-0.0062095793f));
         p = MultiplyAdd(p, s, Vector512.Create(0.0022209515f));
@@ -172,6 +186,45 @@ internal static unsafe class VectorMath
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Vector512<float> Sigmoid(Vector512<float> x) => Vector512<float>.One / (Vector512<float>.One + Exp(-x));
 
+    /// <summary>Transposes 16 x 16 values: lane j of row i becomes lane i of row j.</summary>
+    /// <param name="from">First row.</param>
+    /// <param name="fromStride">From row to row.</param>
+    /// <param name="to">First row of the result; another place.</param>
+    /// <param name="toStride">From row to row.</param>
+    public static void Transpose(float* from, int fromStride, float* to, int toStride)
+    {
+        if (!Avx512F.IsSupported)
+        {
+            for (int i = 0; i < Lanes; i++)
+            {
+                for (int j = 0; j < Lanes; j++)
+                    to[(j * toStride) + i] = from[(i * fromStride) + j];
+            }
+            return;
+        }
+        // Four rows at a time: 4 x 4 squares within the quarters of the vectors, then the quarters are exchanged.
+        Vector512<float>* squares = stackalloc Vector512<float>[Lanes];
+        for (int i = 0; i < Lanes; i += 4, from += 4 * fromStride)
+        {
+            Vector512<float> r0 = Vector512.Load(from), r1 = Vector512.Load(from + fromStride), r2 = Vector512.Load(from + (2 * fromStride)), r3 = Vector512.Load(from + (3 * fromStride));
+            Vector512<double> low01 = Avx512F.UnpackLow(r0, r1).AsDouble(), low23 = Avx512F.UnpackLow(r2, r3).AsDouble();
+            Vector512<double> high01 = Avx512F.UnpackHigh(r0, r1).AsDouble(), high23 = Avx512F.UnpackHigh(r2, r3).AsDouble();
+            squares[i] = Avx512F.UnpackLow(low01, low23).AsSingle();
+            squares[i + 1] = Avx512F.UnpackHigh(low01, low23).AsSingle();
+            squares[i + 2] = Avx512F.UnpackLow(high01, high23).AsSingle();
+            squares[i + 3] = Avx512F.UnpackHigh(high01, high23).AsSingle();
+        }
+        for (int i = 0; i < 4; i++, to += toStride)
+        {
+            Vector512<float> even01 = Avx512F.Shuffle4x128(squares[i], squares[i + 4], 0x88), odd01 = Avx512F.Shuffle4x128(squares[i], squares[i + 4], 0xdd);
+            Vector512<float> even23 = Avx512F.Shuffle4x128(squares[i + 8], squares[i + 12], 0x88), odd23 = Avx512F.Shuffle4x128(squares[i + 8], squares[i + 12], 0xdd);
+            Avx512F.Shuffle4x128(even01, even23, 0x88).Store(to);
+            Avx512F.Shuffle4x128(odd01, odd23, 0x88).Store(to + (4 * toStride));
+            Avx512F.Shuffle4x128(even01, even23, 0xdd).Store(to + (8 * toStride));
+            Avx512F.Shuffle4x128(odd01, odd23, 0xdd).Store(to + (12 * toStride));
+        }
+    }
+
     /// <summary>The sum of all lanes, in an order that does not depend on the processor.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static float Sum(Vector512<float> values)
@@ -181,6 +234,10 @@ internal static unsafe class VectorMath
         four += Vector128.Shuffle(four, Vector128.Create(2, 3, 0, 1));
         return four[0] + four[1];
     }
+
+    // One instruction each where Max and Min, which define every case of NaN, are several; x last lets its NaN through.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector512<float> Clamp(Vector512<float> x, Vector512<float> low, Vector512<float> high) => Vector512.MinNative(high, Vector512.MaxNative(low, x));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static Vector512<uint> Rounded(Vector512<float> values)

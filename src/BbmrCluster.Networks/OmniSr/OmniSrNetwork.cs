@@ -1,3 +1,4 @@
+using BbmrCluster.Networks.Kernels;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
 using F = TorchSharp.torch.nn.functional;
@@ -47,6 +48,8 @@ public sealed class OmniSrNetwork : SrNetwork
         foreach (OsaBlockTraining block in _blocks)
             block.Dispose();
     }
+
+    private protected override ProcessorNetwork? CreateLoops(ParameterSet parameters) => OmniSrOnProcessor.Runs(Shape) ? new OmniSrOnProcessor(Shape, parameters, Body) : null;
 
     private protected override Tensor Pad(Tensor x, long height, long width) => F.pad(x, [0, 0, 0, width - x.shape[2], 0, height - x.shape[1]]);
 

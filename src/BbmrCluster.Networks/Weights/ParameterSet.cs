@@ -56,6 +56,9 @@ public sealed class ParameterSet : IDisposable
     /// <summary>A parameter by its official name; float32, a view of <see cref="Flat"/>.</summary>
     public Tensor this[string name] => _views[name];
 
+    /// <summary>Whether there is a parameter of this name.</summary>
+    public bool Has(string name) => _views.ContainsKey(name);
+
     /// <summary>
     /// A set over the same values with gradients of its own, for another thread; the values follow this set's as long as
     /// either lives. The caller owns it.
