@@ -1,3 +1,4 @@
+using System.Globalization;
 using Akka.Actor;
 using Akka.Cluster.Sharding;
 using Akka.Event;
@@ -10,48 +11,68 @@ using BbmrCluster.Actors.Work;
 namespace BbmrCluster.Actors.Archives;
 
 /// <summary>
-/// A job over one or many images: keeps a bounded window of images open, records how each ended, goes on past failures
-/// and tells whoever watches.
+/// A job over one or many images: shares a bounded window of open images among the pages that it works on, one after
+/// the other, and tells whoever watches. What it holds does not grow with the number of images.
 /// </summary>
 /// <remarks>
 /// In embedded mode a recovered archive does nothing until its run is submitted or watched: only the images that the
-/// command names are worked on. In a cluster it goes on by itself. Being open is not journaled: open images are asked
-/// again and again, which also brings a lost coordinator back.
+/// command names are worked on. In a cluster it goes on by itself.
 /// </remarks>
 internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, ArchiveEvents.IArchiveEvent>, IWithTimers
 {
     private readonly ArchiveId _id;
-    private readonly IActorRef _images;
+    private readonly IActorRef _images, _index;
     private readonly CoordinationSettings _settings;
     private readonly Dictionary<IActorRef, RunId> _watchers = [];
-    private readonly Dictionary<ImageId, int> _open = [];
-    private int _cursor;
+    private readonly Dictionary<int, PageView> _pages = [];
+    // What pages that are not closed said last in this run; kept when they leave.
+    private readonly Dictionary<int, PageMessages.Changed> _said = [];
+    private readonly ProgressRate _rate = new();
+    private int _cursor, _serial, _idle;
     private bool _active, _stopping;
+    private (ArchivePhase, DateTimeOffset)? _listed;
 
-    public ArchiveCoordinator(ArchiveId id, IActorRef images, bool continues, CoordinationSettings settings)
+    public ArchiveCoordinator(ArchiveId id, IActorRef images, IActorRef index, bool continues, CoordinationSettings settings)
         : base(ArchiveState.Empty)
     {
-        (_id, _images, _settings) = (id, images, settings);
+        (_id, _images, _index, _settings) = (id, images, index, settings);
         Recover<ArchiveEvents.Batch>(batch => Restore(batch.Events));
-        Recover<RecoveryCompleted>(_ => _active = continues && State.Complete && !State.Finished);
+        Recover<RecoveryCompleted>(_ =>
+        {
+            _active = continues && State is { Complete: true, Ended: false };
+            OpenMore();
+        });
 
         Command<ArchiveCommands.SubmitArchive>(Submit);
-        Command<ArchiveCommands.AddPage>(Add);
+        Command<ArchiveCommands.AddItems>(Add);
         Command<ArchiveCommands.WatchArchive>(Watch);
         Command<ArchiveCommands.StopArchive>(Stop);
-        Command<ArchiveFacts.ImageClosed>(Close);
-        Command<ArchiveFacts.ImageStopped>(stopped =>
+        Command<ArchiveCommands.ControlArchive>(Control);
+        Command<ArchiveCommands.ListItems>(List);
+        Command<PageMessages.Stored>(stored =>
         {
-            if (_stopping)
-                _open.Remove(stopped.ImageId);
-            StopWhenIdle();
+            // Pages are read again when it is their turn.
+            if (stored.Page > 0)
+                Leave(stored.Page);
+            Enqueue(state => state.DecideStored(stored.Page), GoOn);
+            Flush();
         });
+        Command<PageMessages.Changed>(Changed);
         Command<ArchiveFacts.ImageNotified>(fact => Tell(fact.Notification));
+        Command<IndexMessages.ArchiveListed>(listed => _listed = (listed.Phase, listed.SubmittedAt));
         Command<Reminder>(_ => Remind());
         // A block: what an expression returns would say whether the message was handled, and one that was not ends the actor.
         Command<Terminated>(gone =>
         {
             _watchers.Remove(gone.ActorRef);
+            foreach (int page in _pages.Where(pair => pair.Value.Ref.Equals(gone.ActorRef)).Select(pair => pair.Key).ToList())
+            {
+                _pages.Remove(page);
+                if (_said.TryGetValue(page, out var said))
+                    _said[page] = said with { Open = 0, Pending = said.Open + said.Pending, Fraction = 0, Waiting = null };
+            }
+            StopWhenIdle();
+            OpenMore();
         });
         Command<StopWhenWritten>(_ =>
         {
@@ -65,8 +86,15 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
 
     public ITimerScheduler? Timers { get; set; }
 
-    public static Props Props(ArchiveId id, IActorRef images, bool continues, CoordinationSettings settings) =>
-        Akka.Actor.Props.Create(() => new ArchiveCoordinator(id, images, continues, settings));
+    private static DateTimeOffset Now => Context.System.Scheduler.Now;
+
+    private bool Working => _active && !_stopping && State is { Complete: true, Ended: false, Paused: false };
+
+    /// <summary>Closed pages as journaled, the others as they said last.</summary>
+    private PageCounts Counts => _said.Values.Aggregate(State.Closed, (sum, page) => sum + page.Counts);
+
+    public static Props Props(ArchiveId id, IActorRef images, IActorRef index, bool continues, CoordinationSettings settings) =>
+        Akka.Actor.Props.Create(() => new ArchiveCoordinator(id, images, index, continues, settings));
 
     protected override ArchiveState Apply(ArchiveState state, ArchiveEvents.IArchiveEvent one) => state.Apply(one);
 
@@ -74,45 +102,70 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
 
     protected override void Committed(IReadOnlyList<ArchiveEvents.IArchiveEvent> events)
     {
-        if (events.OfType<ArchiveEvents.Reopened>().Any())
+        if (events.Any(one => one is ArchiveEvents.Reopened or ArchiveEvents.Retried))
+        {
             _cursor = 0;
+            _rate.Forget();
+            // What they said was about the run before.
+            _said.Clear();
+            foreach (var page in _pages.Values)
+                page.Told = -1;
+        }
         OpenMore();
+        if (events.Any(one => one is not (ArchiveEvents.PageStored or ArchiveEvents.OldLayout)))
+            TellIndex();
         Flush();
     }
+
+    // ---- submission ----------------------------------------------------------------------------------------------
 
     private void Submit(ArchiveCommands.SubmitArchive command)
     {
         var sender = Sender;
-        AddWatcher(sender, command.Run);
-        Enqueue(state => state.Decide(command), () => Accept(sender, command.Run));
-        Flush();
-    }
-
-    private void Add(ArchiveCommands.AddPage command)
-    {
-        var sender = Sender;
-        Enqueue(state => state.Decide(command), () =>
+        if (State.WhyNot(command) is { } reason)
         {
-            sender.Tell(new ArchiveReplies.PageAccepted(_id, command.Run, command.Page));
-            Accept(sender, command.Run);
+            sender.Tell(new ArchiveReplies.ArchiveRefused(_id, command.Run, reason));
+            return;
+        }
+        AddWatcher(sender, command.Run);
+        Enqueue(state => state.Decide(command, Now), () =>
+        {
+            _stopping = false;
+            GoOn();
         });
         Flush();
     }
 
-    private void Accept(IActorRef sender, RunId run)
+    private void Add(ArchiveCommands.AddItems command)
     {
-        if (State.Run != run || !State.Complete)
+        int page = State.PageSize == 0 ? 0 : command.First / State.PageSize;
+        if (State.Run != command.Run || State.Complete || page != State.StoredPages || command.Jobs.Count == 0)
             return;
-        sender.Tell(new ArchiveReplies.ArchiveAccepted(_id, run, State.Images));
+        if (Page(page) is { } view)
+            view.Ref.Tell(new PageMessages.Fill(command.First - State.First(page), command.Jobs, State.Count(page)));
+    }
+
+    /// <summary>The next page is asked for, or the submission is complete and work begins.</summary>
+    private void GoOn()
+    {
+        if (State.Run is not { } run)
+            return;
+        if (!State.Complete)
+        {
+            foreach (var (watcher, wanted) in _watchers.Where(pair => pair.Value == run))
+                watcher.Tell(new ArchiveReplies.ItemsWanted(_id, wanted, State.First(State.StoredPages), State.Count(State.StoredPages)));
+            return;
+        }
         _active = true;
-        _stopping = false;
+        foreach (var (watcher, wanted) in _watchers.Where(pair => pair.Value == run))
+            watcher.Tell(new ArchiveReplies.ArchiveAccepted(_id, wanted, State.Images));
         OpenMore();
-        TellIfFinished();
+        TellIfEnded();
     }
 
     private void Watch(ArchiveCommands.WatchArchive command)
     {
-        if (State.Run != command.Run || !State.Complete)
+        if (State.Run is null || !State.Complete || (!command.AnyRun && State.Run != command.Run))
         {
             // A later run took over: its images are the same, so whoever watched the earlier one is told of it.
             if (State.Run is null || !_watchers.ContainsKey(Sender))
@@ -120,112 +173,219 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
             return;
         }
         AddWatcher(Sender, command.Run);
-        if (!_stopping)
+        if (!_stopping && !command.AnyRun)
             _active = true;
         OpenMore();
-        TellIfFinished();
+        TellIfEnded();
     }
 
     private void AddWatcher(IActorRef watcher, RunId run)
     {
         if (_watchers.TryAdd(watcher, run))
             Context.Watch(watcher);
+        _watchers[watcher] = run;
     }
 
+    // ---- pages ---------------------------------------------------------------------------------------------------
+
+    private PageView? Page(int page)
+    {
+        if (_pages.TryGetValue(page, out var known))
+            return known.Leaving ? null : known;
+        // The serial keeps names apart: a stopped child gives its name back a little later.
+        var child = Context.ActorOf(ArchivePage.Props(_id, page, _images, _settings), string.Create(CultureInfo.InvariantCulture, $"page-{page}-{++_serial}"));
+        return _pages[page] = new PageView(Context.Watch(child));
+    }
+
+    /// <summary>Shares the window of open images among pages in order, each as many as it can use.</summary>
     private void OpenMore()
     {
-        if (!_active || _stopping || !State.Complete)
+        if (!Working)
             return;
-        while (_open.Count < _settings.OpenImages && State.NextPending(_cursor) is { } item)
+        while (State.ClosedPages.ContainsKey(_cursor))
+            _cursor++;
+        // While open images wait for room, more of them would wait as well.
+        bool waiting = _said.Values.Any(page => page.Waiting is not null);
+        int left = _settings.OpenImages;
+        for (int number = _cursor; number < State.Pages && left > 0; number++)
         {
-            _cursor = item + 1;
-            if (_open.TryAdd(State.Job(item).Id, item))
-                Ask(item);
-        }
-    }
-
-    private void Ask(int item)
-    {
-        var job = State.Job(item);
-        _images.Tell(new ImageCommands.OpenImage(job.Id, _id, State.Run!.Value, State.Priority, job));
-    }
-
-    private void Close(ArchiveFacts.ImageClosed closed)
-    {
-        if (!_open.TryGetValue(closed.ImageId, out int item))
-        {
-            // Known already: the image may forget it.
-            _images.Tell(new ImageCommands.AcknowledgeOutcome(closed.ImageId, closed.Run));
-            return;
-        }
-        // An answer to an earlier run of an image that is open again: the reminder asks it for this one.
-        if (closed.Run != State.Run)
-            return;
-        var now = Context.System.Scheduler.Now;
-        Enqueue(state => state.DecideClosed(item, closed.Run, closed.Outcome, now), () =>
-        {
-            _images.Tell(new ImageCommands.AcknowledgeOutcome(closed.ImageId, closed.Run));
-            if (!_open.Remove(closed.ImageId))
+            if (State.ClosedPages.ContainsKey(number))
+                continue;
+            if (Page(number) is not { } page)
                 return;
-            Tell(new JobNotification.ImageFinished(closed.ImageId, closed.Outcome));
-            TellIfFinished();
-            StopWhenIdle();
-        });
-        Flush();
+            int open = !_said.TryGetValue(number, out var said) ? 0 : Math.Min(left, waiting ? said.Open : said.Open + said.Pending);
+            left -= open;
+            if (page.Told != open)
+            {
+                page.Told = open;
+                page.Ref.Tell(new PageMessages.Work(State.Run!.Value, State.Retry, State.Policy, open));
+            }
+            // Until it has said what it has, nothing is known of what is left for the next.
+            if (said is null)
+                return;
+        }
     }
+
+    private void Changed(PageMessages.Changed changed)
+    {
+        if (!_pages.TryGetValue(changed.Page, out var page) || !page.Ref.Equals(Sender))
+            return;
+        if (changed.Open == 0 && (_stopping || State.Paused || State.Cancelled))
+            Leave(changed.Page);
+        if (changed.Run == State.Run && changed.Retry == State.Retry && !State.ClosedPages.ContainsKey(changed.Page))
+        {
+            _said[changed.Page] = changed;
+            if (changed is { Open: 0, Pending: 0 })
+            {
+                Enqueue(state => state.DecideClosed(changed.Page, changed.Retry, changed.Counts, Now), () =>
+                {
+                    if (State.ClosedPages.ContainsKey(changed.Page))
+                    {
+                        _said.Remove(changed.Page);
+                        Leave(changed.Page);
+                    }
+                    TellIfEnded();
+                });
+                Flush();
+            }
+        }
+        OpenMore();
+    }
+
+    private void Leave(int page)
+    {
+        if (!_pages.TryGetValue(page, out var view) || view.Leaving)
+            return;
+        view.Leaving = true;
+        view.Ref.Tell(StopWhenWritten.Instance);
+    }
+
+    private void Halt(bool discard)
+    {
+        foreach (var page in _pages.Values.Where(page => !page.Leaving))
+            page.Ref.Tell(new PageMessages.Halt(discard));
+    }
+
+    // ---- stopping and operators ----------------------------------------------------------------------------------
 
     private void Stop(ArchiveCommands.StopArchive command)
     {
-        if (State.Run != command.Run || State.Finished)
+        if (State.Run != command.Run || State.Ended)
             return;
         _stopping = true;
-        foreach (var image in _open.Keys)
-            _images.Tell(new ImageCommands.StopImage(image));
+        Halt(discard: false);
         StopWhenIdle();
     }
 
     private void StopWhenIdle()
     {
-        if (!_stopping || _open.Count > 0 || State.Finished)
+        if (!_stopping || _pages.Count > 0 || State.Ended)
             return;
+        var summary = Summary();
         _stopping = false;
         _active = false;
-        for (int? item = State.NextPending(0); item is { } one; item = State.NextPending(one + 1))
-            Tell(new JobNotification.ImageFinished(State.Job(one).Id, new ImageOutcome.Interrupted()));
-        Tell(new JobNotification.ArchiveFinished(_id, Summary()));
+        Tell(new JobNotification.ArchiveFinished(_id, summary));
         Context.Parent.Tell(new Passivate(StopWhenWritten.Instance));
     }
 
-    private void TellIfFinished()
+    private void Control(ArchiveCommands.ControlArchive command)
     {
-        if (!State.Finished)
+        var sender = Sender;
+        if (State.Run is null || State.WhyNot(command.Control) is not null)
+        {
+            sender.Tell(new ArchiveReplies.ControlAnswered(_id, State.Run is not null, State.Run is null ? null : State.WhyNot(command.Control)));
+            return;
+        }
+        Enqueue(state => state.Decide(command.Control, Now), () =>
+        {
+            sender.Tell(new ArchiveReplies.ControlAnswered(_id, true, null));
+            if (command.Control is ArchiveControl.Pause or ArchiveControl.Cancel)
+                Halt(discard: command.Control == ArchiveControl.Cancel);
+            else
+                _active = true;
+            OpenMore();
+            TellIfEnded();
+        });
+        Flush();
+    }
+
+    private void List(ArchiveCommands.ListItems list)
+    {
+        _idle = 0;
+        int from = Math.Max(0, list.From), page = State.PageSize == 0 ? 0 : from / State.PageSize;
+        // Pages without a failure need not be read to list failures.
+        while (list.State == ItemState.Failed && State.ClosedPages.TryGetValue(page, out var counts) && counts.Failed == 0)
+            from = State.First(++page);
+        if (State.Run is null || page >= State.StoredPages || Page(page) is not { } view)
+        {
+            Sender.Tell(new ArchiveReplies.ItemsListed(_id, State.Run is not null, [], State.Run is not null && page < State.StoredPages ? from : null));
+            return;
+        }
+        int next = State.First(page + 1);
+        view.Ref.Tell(new PageMessages.List(_id, State.First(page), from, Math.Clamp(list.Count, 1, 100), list.State, Sender, next < State.Images ? next : null));
+    }
+
+    // ---- telling -------------------------------------------------------------------------------------------------
+
+    private void TellIfEnded()
+    {
+        if (!State.Ended)
             return;
         Tell(new JobNotification.ArchiveFinished(_id, Summary()));
         _watchers.Clear();
         _active = false;
-        Context.Parent.Tell(new Passivate(StopWhenWritten.Instance));
+        TellIndex();
     }
 
-    private ArchiveSummary Summary() => new(State.Done, State.Skipped, State.Failed, State.Images - State.Closed);
+    private ArchiveSummary Summary()
+    {
+        var counts = Counts;
+        return new ArchiveSummary(counts.Done, counts.Skipped, counts.Failed, State.Images - counts.Closed);
+    }
 
     private void Remind()
     {
-        if (!_active)
-            return;
         OpenMore();
-        foreach (var (image, item) in _open)
-        {
-            if (_stopping)
-                _images.Tell(new ImageCommands.StopImage(image));
-            else
-                Ask(item);
-        }
+        if (State.Phase == ArchivePhase.Running)
+            _rate.Add(Now, Progress());
+        TellIndex();
+        if (_stopping)
+            Halt(discard: false);
+        // An archive that nobody works on or looks at goes; an unfinished one is remembered in a cluster, and stays.
+        bool told = _index.IsNobody() || State.Run is null || _listed == (State.Phase, State.SubmittedAt);
+        if (_active || !(State.Run is null || State.Ended) || !told || _said.Values.Any(page => page.Open > 0) || ++_idle < 2)
+            return;
+        Context.Parent.Tell(new Passivate(StopWhenWritten.Instance));
+    }
+
+    private double Progress() => State.Images == 0 ? 0 : Math.Min(1, (Counts.Closed + _said.Values.Sum(page => page.Fraction)) / State.Images);
+
+    private void TellIndex()
+    {
+        if (State.Run is null || _index.IsNobody() || _listed == (State.Phase, State.SubmittedAt) && State.Ended)
+            return;
+        var counts = Counts;
+        double progress = Progress();
+        _index.Tell(new IndexMessages.ArchiveTold(new ArchiveOverview(_id, State.Name, State.Policy.Priority, State.Phase, State.Images, counts.Done, counts.Skipped, counts.Failed,
+            _said.Values.Sum(page => page.Open), progress, State.SubmittedAt, State.EndedAt,
+            State.Phase == ArchivePhase.Running ? _rate.Remaining(progress) : null, _said.Values.Select(page => page.Waiting).FirstOrDefault(reason => reason is not null))));
     }
 
     private void Tell(JobNotification notification)
     {
         foreach (var (watcher, run) in _watchers)
             watcher.Tell(new ArchiveReplies.Notified(run, notification));
+    }
+
+    /// <summary>A page that is in memory.</summary>
+    private sealed class PageView(IActorRef page)
+    {
+        public IActorRef Ref { get; } = page;
+
+        /// <summary>The share of the window that it was told last.</summary>
+        public int Told { get; set; } = -1;
+
+        public bool Leaving { get; set; }
     }
 
     private sealed record Reminder : INoSerializationVerificationNeeded, IDeadLetterSuppression

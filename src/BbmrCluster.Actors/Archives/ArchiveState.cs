@@ -1,19 +1,12 @@
 using System.Collections.Immutable;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
 using static BbmrCluster.Actors.Protocol.ArchiveEvents;
 
 namespace BbmrCluster.Actors.Archives;
 
-/// <summary>Images of an archive that came together, with the state of each.</summary>
-internal sealed record Page(ImmutableArray<ImageJob> Jobs, ImmutableArray<ItemState> States)
-{
-    public static Page Of(IReadOnlyList<ImageJob> jobs) => new([.. jobs], [.. Enumerable.Repeat(ItemState.Pending, jobs.Count)]);
-}
-
 /// <summary>
-/// What the journal knows of an archive: its images in pages, and which of them are closed in this run. Pure. An item is
-/// named by its place; all pages but the last have the same size.
+/// What the journal of an archive knows: its run, which pages hold their images, and the counts of pages that are
+/// closed. Pure, and small however many images there are: they lie in pages, which are read only while they are worked on.
 /// </summary>
 internal sealed record ArchiveState
 {
@@ -21,98 +14,130 @@ internal sealed record ArchiveState
 
     public RunId? Run { get; private init; }
 
-    public Priority Priority { get; private init; }
+    /// <summary>How often failed images of this run were opened again.</summary>
+    public int Retry { get; private init; }
 
-    /// <summary>Images in all, known from the submission on.</summary>
+    public string Name { get; private init; } = "";
+
+    public WorkPolicy Policy { get; private init; } = new();
+
     public int Images { get; private init; }
 
-    public ImmutableSortedDictionary<int, Page> Pages { get; private init; } = ImmutableSortedDictionary<int, Page>.Empty;
+    public int PageSize { get; private init; }
+
+    public string Digest { get; private init; } = "";
+
+    /// <summary>Pages that hold their images; they come in order.</summary>
+    public int StoredPages { get; private init; }
+
+    public ImmutableDictionary<int, PageCounts> ClosedPages { get; private init; } = ImmutableDictionary<int, PageCounts>.Empty;
+
+    /// <summary>Sum over closed pages.</summary>
+    public PageCounts Closed { get; private init; }
+
+    public bool Paused { get; private init; }
+
+    public bool Cancelled { get; private init; }
 
     public bool Finished { get; private init; }
 
-    public int Done { get; private init; }
+    public DateTimeOffset SubmittedAt { get; private init; }
 
-    public int Skipped { get; private init; }
+    public DateTimeOffset? EndedAt { get; private init; }
 
-    public int Failed { get; private init; }
+    public int Pages => PageSize == 0 ? 0 : (int)(((long)Images + PageSize - 1) / PageSize);
 
-    public int Known { get; private init; }
+    public bool Complete => Run is not null && StoredPages == Pages;
 
-    public bool Complete => Run is not null && Known == Images;
+    /// <summary>Nothing is to be done before someone asks.</summary>
+    public bool Ended => Finished || Cancelled;
 
-    public int Closed => Done + Skipped + Failed;
+    public ArchivePhase Phase => !Complete ? ArchivePhase.Submitting
+        : Finished ? ArchivePhase.Finished
+        : Cancelled ? ArchivePhase.Cancelled
+        : Paused ? ArchivePhase.Paused
+        : ArchivePhase.Running;
 
-    public int PageSize => Pages.TryGetValue(0, out var first) ? first.Jobs.Length : 0;
+    public int First(int page) => page * PageSize;
 
-    public ImageJob Job(int item) => Pages[item / PageSize].Jobs[item % PageSize];
+    public int Count(int page) => Math.Min(PageSize, Images - First(page));
 
-    public ItemState State(int item) => Pages[item / PageSize].States[item % PageSize];
+    /// <summary>Why a submission cannot be taken; null when it can.</summary>
+    public string? WhyNot(ArchiveCommands.SubmitArchive command) =>
+        command.Images < 1 || command.PageSize is < 1 or > 1000 ? "the submission is malformed"
+        : Run is not null && (Images != command.Images || Digest != command.Digest) ? "another archive was submitted under this id"
+        : null;
 
-    /// <summary>The next item from a place on that is not closed, or null.</summary>
-    public int? NextPending(int from)
+    public IReadOnlyList<IArchiveEvent> Decide(ArchiveCommands.SubmitArchive command, DateTimeOffset now) =>
+        WhyNot(command) is not null || Run == command.Run ? []
+        : Run is null ? [new Submitted(command.Run, command.Name, command.Policy, command.Images, command.PageSize, command.Digest, now)]
+        : [new Reopened(command.Run, command.Name, command.Policy, now)];
+
+    public IReadOnlyList<IArchiveEvent> DecideStored(int page) => Run is not null && page == StoredPages && page < Pages ? [new PageStored(page)] : [];
+
+    /// <summary>Every image of a page is closed.</summary>
+    public IReadOnlyList<IArchiveEvent> DecideClosed(int page, int retry, PageCounts counts, DateTimeOffset now)
     {
-        for (int item = from; item < Known; item++)
-        {
-            if (State(item) == ItemState.Pending)
-                return item;
-        }
-        return null;
-    }
-
-    public IReadOnlyList<IArchiveEvent> Decide(ArchiveCommands.SubmitArchive command) =>
-        Run is null ? [new Submitted(command.Run, command.Priority, command.Images)]
-        : Run == command.Run ? []
-        : [new Reopened(command.Run, command.Priority)];
-
-    public IReadOnlyList<IArchiveEvent> Decide(ArchiveCommands.AddPage command) =>
-        Run == command.Run && !Pages.ContainsKey(command.Page) ? [new PageAdded(command.Page, command.Jobs)] : [];
-
-    /// <summary>Records an image's outcome in this run; null items and repeated outcomes give nothing.</summary>
-    public IReadOnlyList<IArchiveEvent> DecideClosed(int item, RunId run, ImageOutcome outcome, DateTimeOffset now)
-    {
-        if (Run != run || State(item) != ItemState.Pending)
+        if (!Complete || Ended || retry != Retry || page >= Pages || ClosedPages.ContainsKey(page) || counts.Closed != Count(page))
             return [];
-        IArchiveEvent closed = outcome switch
-        {
-            ImageOutcome.Done => new ItemClosed(item, ItemState.Done, null, null),
-            ImageOutcome.Skipped => new ItemClosed(item, ItemState.Skipped, null, null),
-            ImageOutcome.Failed failed => new ItemClosed(item, ItemState.Failed, failed.Code, failed.Message),
-            _ => throw new ArgumentException("An interrupted image is not closed.", nameof(outcome)),
-        };
-        return Closed + 1 == Images ? [closed, new Finished(now)] : [closed];
+        var closed = new PageClosed(page, counts);
+        return ClosedPages.Count + 1 == Pages ? [closed, new Finished(now)] : [closed];
     }
+
+    /// <summary>Why a command cannot be carried out; null when it can, or changes nothing.</summary>
+    public string? WhyNot(ArchiveControl control) =>
+        !Complete ? "its images are still coming in"
+        : control is ArchiveControl.Pause or ArchiveControl.Cancel && Finished ? "it is finished"
+        : control is ArchiveControl.Pause or ArchiveControl.Resume && Cancelled ? "it is cancelled"
+        : null;
+
+    public IReadOnlyList<IArchiveEvent> Decide(ArchiveControl control, DateTimeOffset now) => WhyNot(control) is not null ? [] : control switch
+    {
+        ArchiveControl.Pause => Paused ? [] : [new Paused()],
+        ArchiveControl.Resume => Paused ? [new Resumed()] : [],
+        ArchiveControl.Cancel => Cancelled ? [] : [new Cancelled(now)],
+        _ => Finished && Closed.Failed == 0 ? [] : [new Retried(now)],
+    };
 
     public ArchiveState Apply(IArchiveEvent one)
     {
         switch (one)
         {
             case Submitted e:
-                return Empty with { Run = e.Run, Priority = e.Priority, Images = e.Images };
-            case PageAdded e:
-                return this with { Pages = Pages.SetItem(e.Page, Page.Of(e.Jobs)), Known = Known + e.Jobs.Count };
+                return Empty with
+                {
+                    Run = e.Run, Name = e.Name, Policy = e.Policy, Images = e.Images, PageSize = e.PageSize, Digest = e.Digest, SubmittedAt = e.At,
+                };
+            case OldLayout:
+                return Empty;
+            case var _ when Run is null:
+                return this;
+            case PageStored:
+                return this with { StoredPages = StoredPages + 1 };
             case Reopened e:
                 return this with
                 {
-                    Run = e.Run,
-                    Priority = e.Priority,
-                    Finished = false,
-                    Done = 0,
-                    Skipped = 0,
-                    Failed = 0,
-                    Pages = Pages.ToImmutableSortedDictionary(page => page.Key, page => Page.Of(page.Value.Jobs)),
+                    Run = e.Run, Retry = 0, Name = e.Name, Policy = e.Policy, SubmittedAt = e.At, EndedAt = null, Paused = false, Cancelled = false, Finished = false,
+                    ClosedPages = ImmutableDictionary<int, PageCounts>.Empty, Closed = default,
                 };
-            case ItemClosed e:
-                int number = e.Item / PageSize;
-                var changed = Pages[number];
+            case Retried:
+                var failed = ClosedPages.Where(page => page.Value.Failed > 0).ToList();
                 return this with
                 {
-                    Pages = Pages.SetItem(number, changed with { States = changed.States.SetItem(e.Item % PageSize, e.State) }),
-                    Done = Done + (e.State == ItemState.Done ? 1 : 0),
-                    Skipped = Skipped + (e.State == ItemState.Skipped ? 1 : 0),
-                    Failed = Failed + (e.State == ItemState.Failed ? 1 : 0),
+                    Retry = Retry + 1, EndedAt = null, Paused = false, Cancelled = false, Finished = false,
+                    ClosedPages = ClosedPages.RemoveRange(failed.Select(page => page.Key)),
+                    Closed = failed.Aggregate(Closed, (sum, page) => sum - page.Value),
                 };
-            case ArchiveEvents.Finished:
-                return this with { Finished = true };
+            case PageClosed e:
+                return this with { ClosedPages = ClosedPages.SetItem(e.Page, e.Counts), Closed = Closed + e.Counts };
+            case ArchiveEvents.Paused:
+                return this with { Paused = true };
+            case Resumed:
+                return this with { Paused = false };
+            case ArchiveEvents.Cancelled e:
+                return this with { Cancelled = true, Paused = false, EndedAt = e.At };
+            case ArchiveEvents.Finished e:
+                return this with { Finished = true, EndedAt = e.At };
             default:
                 throw new InvalidOperationException($"{one.GetType().Name} is no event of an archive.");
         }

@@ -9,35 +9,50 @@ using BbmrCluster.Actors.Work;
 
 namespace BbmrCluster.Actors.Client;
 
-/// <summary>A job over one or many images. Equal images in equal order are the same archive.</summary>
+/// <summary>A job over one or many images. Equal images in equal order are the same archive, unless it is given an id.</summary>
 public sealed class ArchiveSpec
 {
-    /// <summary>Derives the archive's id from its images.</summary>
-    /// <param name="images">At least one; ids as of <see cref="JobIdentity.Of(ImageJob)"/>.</param>
-    /// <param name="priority">Served before archives of lower priority.</param>
+    /// <summary>Derives the archive's id from its images unless one is given.</summary>
+    /// <param name="images">At least one; ids as of <see cref="JobIdentity.Of(ImageJob)"/>. Read page by page as it is submitted.</param>
+    /// <param name="policy">What is asked of the coordination.</param>
+    /// <param name="name">For people.</param>
+    /// <param name="id">The submitter's own key: another list of images under the same id is refused.</param>
     /// <exception cref="ArgumentException">No image, or two with one id.</exception>
-    public ArchiveSpec(IReadOnlyList<ImageJob> images, Priority priority = default)
+    public ArchiveSpec(IReadOnlyList<ImageJob> images, WorkPolicy? policy = null, string name = "", ArchiveId? id = null)
     {
         if (images.Count == 0)
             throw new ArgumentException("An archive has at least one image.", nameof(images));
-        if (images.Select(image => image.Id).Distinct().Count() != images.Count)
+        var ids = new HashSet<ImageId>(images.Count);
+        if (!images.All(image => ids.Add(image.Id)))
             throw new ArgumentException("An image appears twice in the archive.", nameof(images));
-        (Images, Priority, Id) = (images, priority, JobIdentity.Of(images.Select(image => image.Id)));
+        (Images, Policy, Name, Digest) = (images, policy?.Validate() ?? new WorkPolicy(), name, JobIdentity.Of(images.Select(image => image.Id)).Value);
+        Id = id ?? new ArchiveId(Digest);
     }
 
     /// <summary>Identity.</summary>
     public ArchiveId Id { get; }
 
+    /// <summary>For people; may be empty.</summary>
+    public string Name { get; }
+
     /// <summary>The images, in the order they are opened.</summary>
     public IReadOnlyList<ImageJob> Images { get; }
 
-    /// <summary>Importance.</summary>
-    public Priority Priority { get; }
+    /// <summary>What is asked of the coordination.</summary>
+    public WorkPolicy Policy { get; }
+
+    internal string Digest { get; }
 }
 
-/// <summary>Submits archives and tells what becomes of them. Thread-safe; the same in embedded and cluster mode.</summary>
+/// <summary>A submission or an operator's command cannot be carried out; the message is one sentence.</summary>
+public sealed class ArchiveRefusedException(string reason) : Exception(reason);
+
+/// <summary>Submits archives, tells what becomes of them and carries operators' wishes. Thread-safe; the same in embedded and cluster mode.</summary>
 public sealed class BbmrClient
 {
+    private const int ListPage = 100;
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(15);
+
     private readonly ActorSystem _system;
     private readonly IActorRegistry _registry;
     private readonly CoordinationSettings _settings;
@@ -51,6 +66,7 @@ public sealed class BbmrClient
     /// closed ones are asked again (outputs that are still there make them skipped).
     /// </summary>
     /// <returns>The run, once the journal holds the submission.</returns>
+    /// <exception cref="ArchiveRefusedException">Another archive bears the id.</exception>
     public async Task<ArchiveRun> SubmitAsync(ArchiveSpec spec, CancellationToken cancellation = default)
     {
         var archives = await _registry.GetAsync<ArchiveCoordinatorKey>(cancellation);
@@ -67,12 +83,97 @@ public sealed class BbmrClient
             throw;
         }
     }
+
+    /// <summary>Notifications of an archive that was submitted elsewhere, from now on; null when there is none. Disposing ends watching.</summary>
+    public async Task<ArchiveRun?> WatchAsync(ArchiveId id, CancellationToken cancellation = default)
+    {
+        var archives = await _registry.GetAsync<ArchiveCoordinatorKey>(cancellation);
+        if (await ItemsAsync(id, 0, 1, null, cancellation) is null)
+            return null;
+        var run = new ArchiveRun(id);
+        run.Actor = _system.ActorOf(Props.Create(() => new ArchiveWatchActor(run, archives, _settings)));
+        return run;
+    }
+
+    /// <summary>All archives, the latest submission first. Wakes none of them.</summary>
+    public async Task<IReadOnlyList<ArchiveOverview>> ListAsync(CancellationToken cancellation = default)
+    {
+        var index = await _registry.GetAsync<ArchiveIndexKey>(cancellation);
+        var all = new List<ArchiveOverview>();
+        while (true)
+        {
+            var some = await index.Ask<IndexMessages.Archives>(new IndexMessages.ListArchives(all.Count, ListPage), Patience, cancellation);
+            all.AddRange(some.Items);
+            if (some.Items.Count < ListPage)
+                return [.. all.DistinctBy(one => one.Id)];
+        }
+    }
+
+    /// <summary>One archive; null when there is none. Does not wake it.</summary>
+    public async Task<ArchiveOverview?> FindAsync(ArchiveId id, CancellationToken cancellation = default)
+    {
+        var index = await _registry.GetAsync<ArchiveIndexKey>(cancellation);
+        return (await index.Ask<IndexMessages.Archives>(new IndexMessages.FindArchive(id), Patience, cancellation)).Items.FirstOrDefault();
+    }
+
+    /// <summary>Images of an archive with their outcomes, in order; null when there is no such archive.</summary>
+    /// <param name="id">The archive.</param>
+    /// <param name="from">Place of the first.</param>
+    /// <param name="count">At most so many.</param>
+    /// <param name="state">Only these; null for all.</param>
+    /// <param name="cancellation">Ends waiting.</param>
+    public async Task<IReadOnlyList<ArchiveItem>?> ItemsAsync(ArchiveId id, int from, int count, ItemState? state = null, CancellationToken cancellation = default)
+    {
+        var archives = await _registry.GetAsync<ArchiveCoordinatorKey>(cancellation);
+        var found = new List<ArchiveItem>();
+        int? next = from;
+        while (next is { } place && found.Count < count)
+        {
+            var some = await archives.Ask<ArchiveReplies.ItemsListed>(
+                new ArchiveCommands.ListItems(id, place, Math.Min(ListPage, count - found.Count), state), Patience, cancellation);
+            if (!some.Known)
+                return null;
+            found.AddRange(some.Items);
+            // A page that is being put away is there again in a moment.
+            if (some.Next == place && some.Items.Count == 0)
+                await Task.Delay(TimeSpan.FromMilliseconds(50), cancellation);
+            next = some.Next;
+        }
+        return found;
+    }
+
+    /// <summary>Takes back all leases of an archive and grants none until it is resumed.</summary>
+    /// <returns>False when there is no such archive.</returns>
+    /// <exception cref="ArchiveRefusedException">It is finished or cancelled.</exception>
+    public Task<bool> PauseAsync(ArchiveId id, CancellationToken cancellation = default) => ControlAsync(id, ArchiveControl.Pause, cancellation);
+
+    /// <summary>Goes on with an archive that was paused.</summary>
+    /// <returns>False when there is no such archive.</returns>
+    /// <exception cref="ArchiveRefusedException">It is cancelled.</exception>
+    public Task<bool> ResumeAsync(ArchiveId id, CancellationToken cancellation = default) => ControlAsync(id, ArchiveControl.Resume, cancellation);
+
+    /// <summary>Ends an archive: leases are taken back, intermediate results deleted. Images that are done stay.</summary>
+    /// <returns>False when there is no such archive.</returns>
+    /// <exception cref="ArchiveRefusedException">It is finished.</exception>
+    public Task<bool> CancelAsync(ArchiveId id, CancellationToken cancellation = default) => ControlAsync(id, ArchiveControl.Cancel, cancellation);
+
+    /// <summary>Tries the failed images of an archive again; one that was cancelled goes on.</summary>
+    /// <returns>False when there is no such archive.</returns>
+    /// <exception cref="ArchiveRefusedException">Its images are still coming in.</exception>
+    public Task<bool> RetryAsync(ArchiveId id, CancellationToken cancellation = default) => ControlAsync(id, ArchiveControl.Retry, cancellation);
+
+    private async Task<bool> ControlAsync(ArchiveId id, ArchiveControl control, CancellationToken cancellation)
+    {
+        var archives = await _registry.GetAsync<ArchiveCoordinatorKey>(cancellation);
+        var answer = await archives.Ask<ArchiveReplies.ControlAnswered>(new ArchiveCommands.ControlArchive(id, control), Patience, cancellation);
+        return answer.Refusal is { } reason ? throw new ArchiveRefusedException($"the archive {id} cannot be changed: {reason}") : answer.Known;
+    }
 }
 
-/// <summary>The journal of this process cannot be read back; nothing goes on until it is mended or removed.</summary>
+/// <summary>The journal of this process cannot be read back or refuses an entry; nothing goes on until it is mended or removed.</summary>
 /// <param name="entity">Whose entries they are.</param>
 /// <param name="reason">How it was noticed.</param>
-public sealed class JournalUnreadableException(string entity, Exception reason) : Exception($"the journal of {entity} cannot be read: {reason.Message}", reason);
+public sealed class JournalUnreadableException(string entity, Exception reason) : Exception($"the journal of {entity} cannot be used: {reason.Message}", reason);
 
 /// <summary>One submission of an archive. Disposing ends watching, not the work; <see cref="StopAsync"/> ends the work.</summary>
 public sealed class ArchiveRun : IAsyncDisposable
@@ -140,93 +241,3 @@ public sealed class ArchiveRun : IAsyncDisposable
     }
 }
 
-/// <summary>Speaks for one run: repeats the submission until it is journaled, then says regularly that someone watches.</summary>
-internal sealed class ArchiveRunActor : ReceiveActor, IWithTimers
-{
-    private readonly ArchiveSpec _spec;
-    private readonly ArchiveRun _run;
-    private readonly IActorRef _archives;
-    private readonly RunId _id = RunId.New();
-    private readonly List<ImageJob[]> _pages;
-    private readonly HashSet<int> _unknownPages;
-    private bool _accepted, _stopping;
-
-    public ArchiveRunActor(ArchiveSpec spec, ArchiveRun run, IActorRef archives, CoordinationSettings settings)
-    {
-        (_spec, _run, _archives) = (spec, run, archives);
-        _pages = [.. spec.Images.Chunk(settings.PageSize)];
-        _unknownPages = [.. Enumerable.Range(0, _pages.Count)];
-        Receive<ArchiveReplies.PageAccepted>(m => m.Run == _id, m => _unknownPages.Remove(m.Page));
-        Receive<ArchiveReplies.ArchiveAccepted>(m => m.Run == _id, _ =>
-        {
-            _accepted = true;
-            _run.SetAccepted();
-        });
-        Receive<ArchiveReplies.RunUnknown>(m => m.Run == _id, _ =>
-        {
-            _accepted = false;
-            _unknownPages.UnionWith(Enumerable.Range(0, _pages.Count));
-            Remind();
-        });
-        Receive<ArchiveReplies.Notified>(m => m.Run == _id, m =>
-        {
-            _run.Publish(m.Notification);
-            if (m.Notification is JobNotification.ArchiveFinished)
-                Context.Stop(Self);
-        });
-        var entities = spec.Images.Select(image => "image-" + image.Id.Value).Append("archive-" + spec.Id.Value).ToHashSet(StringComparer.Ordinal);
-        Receive<JournalUnreadable>(unreadable => entities.Contains(unreadable.PersistenceId), unreadable =>
-        {
-            _run.Fail(new JournalUnreadableException(unreadable.PersistenceId, unreadable.Reason));
-            Context.Stop(Self);
-        });
-        Receive<Stop>(_ =>
-        {
-            _stopping = true;
-            Remind();
-        });
-        Receive<Reminder>(_ => Remind());
-        Receive<StopWhenWritten>(_ => Context.Stop(Self));
-        Timers!.StartPeriodicTimer("remind", Reminder.Instance, settings.ReminderInterval);
-    }
-
-    public ITimerScheduler? Timers { get; set; }
-
-    protected override void PreStart()
-    {
-        Context.System.EventStream.Subscribe<JournalUnreadable>(Self);
-        Remind();
-    }
-
-    protected override void PostStop()
-    {
-        Context.System.EventStream.Unsubscribe(Self);
-        _run.End();
-    }
-
-    private void Remind()
-    {
-        if (!_accepted)
-        {
-            _archives.Tell(new ArchiveCommands.SubmitArchive(_spec.Id, _id, _spec.Priority, _spec.Images.Count));
-            foreach (int page in _unknownPages.Order())
-                _archives.Tell(new ArchiveCommands.AddPage(_spec.Id, _id, page, _pages[page]));
-        }
-        else
-        {
-            _archives.Tell(new ArchiveCommands.WatchArchive(_spec.Id, _id));
-        }
-        if (_stopping)
-            _archives.Tell(new ArchiveCommands.StopArchive(_spec.Id, _id));
-    }
-
-    internal sealed record Stop : INoSerializationVerificationNeeded
-    {
-        public static Stop Instance { get; } = new();
-    }
-
-    private sealed record Reminder : INoSerializationVerificationNeeded, IDeadLetterSuppression
-    {
-        public static Reminder Instance { get; } = new();
-    }
-}

@@ -29,6 +29,9 @@ public enum AkkaExecutionMode
 /// <summary>Registry key of the archive coordinators.</summary>
 public sealed class ArchiveCoordinatorKey;
 
+/// <summary>Registry key of the read model of archives.</summary>
+public sealed class ArchiveIndexKey;
+
 /// <summary>Registry key of the image coordinators.</summary>
 public sealed class ImageCoordinatorKey;
 
@@ -111,14 +114,23 @@ public static class BbmrHosting
         builder.WithEntities<ImageCoordinatorKey>("image-coordinator", mode, remember: false,
             registry => id => ImageCoordinator.Props(new ImageId(id), registry.Get<WorkBrokerKey>(), allocators, settings));
 
-    /// <summary>The coordinators of archives; in a cluster they are remembered and go on by themselves. Needs the image coordinators.</summary>
+    /// <summary>The read model of archives: a plain actor, or a cluster singleton with its proxy. An embedded node has none.</summary>
+    public static AkkaConfigurationBuilder WithArchiveIndex(this AkkaConfigurationBuilder builder, AkkaExecutionMode mode) =>
+        mode == AkkaExecutionMode.Local
+            ? builder.WithActors((system, registry) => registry.Register<ArchiveIndexKey>(system.ActorOf(ArchiveIndex.Props(), "archive-index")))
+            : builder.WithSingleton<ArchiveIndexKey>("archive-index", (_, _, _) => ArchiveIndex.Props(),
+                new ClusterSingletonOptions { Role = CoordinatorRole, TerminationMessage = StopWhenWritten.Instance }, createProxyToo: true);
+
+    /// <summary>The coordinators of archives; in a cluster they are remembered and go on by themselves. Needs the image coordinators, and the read model where there is one.</summary>
     public static AkkaConfigurationBuilder WithArchiveCoordinators(this AkkaConfigurationBuilder builder, AkkaExecutionMode mode, CoordinationSettings settings) =>
         builder.WithEntities<ArchiveCoordinatorKey>("archive-coordinator", mode, remember: true,
-            registry => id => ArchiveCoordinator.Props(new ArchiveId(id), registry.Get<ImageCoordinatorKey>(), mode == AkkaExecutionMode.Clustered, settings));
+            registry => id => ArchiveCoordinator.Props(new ArchiveId(id), registry.Get<ImageCoordinatorKey>(),
+                registry.TryGet<ArchiveIndexKey>(out var index) ? index : ActorRefs.Nobody, mode == AkkaExecutionMode.Clustered, settings));
 
     /// <summary>For nodes without the coordinator role: ways to broker and coordinators under the same keys.</summary>
     public static AkkaConfigurationBuilder WithCoordinatorProxies(this AkkaConfigurationBuilder builder) => builder
         .WithSingletonProxy<WorkBrokerKey>("work-broker", new ClusterSingletonOptions { Role = CoordinatorRole })
+        .WithSingletonProxy<ArchiveIndexKey>("archive-index", new ClusterSingletonOptions { Role = CoordinatorRole })
         .WithShardRegionProxy<ImageCoordinatorKey>("image-coordinator", CoordinatorRole, new EntityExtractor())
         .WithShardRegionProxy<ArchiveCoordinatorKey>("archive-coordinator", CoordinatorRole, new EntityExtractor());
 

@@ -11,8 +11,8 @@ public sealed record CoordinationSettings
     /// <summary>Groups of strips that may be ahead of the first one not yet reconstructed (default 4, at least 1).</summary>
     public int ReconstructionWindow { get; init; } = 4;
 
-    /// <summary>Tries of a lease that fails for a passing reason, before it is cut smaller or the image fails (default 3, at least 1).</summary>
-    public int Attempts { get; init; } = 3;
+    /// <summary>Workers that may be lost with a lease before that counts as a failure of the lease (default 10, at least 0).</summary>
+    public int WorkerLosses { get; init; } = 10;
 
     /// <summary>Times a blob may be found lost before the image fails (default 5, at least 1).</summary>
     public int BlobLosses { get; init; } = 5;
@@ -44,7 +44,7 @@ public sealed record CoordinationSettings
     /// <summary>How long a stop waits for devices to give their leases back (default 60 s).</summary>
     public TimeSpan StopTimeout { get; init; } = TimeSpan.FromSeconds(60);
 
-    /// <summary>Images in a page of an archive (default 1,000; at most that. In a cluster 50, so that a page stays a small message).</summary>
+    /// <summary>Images in a page of an archive (default 1,000; at most that).</summary>
     public int PageSize { get; init; } = 1000;
 
     /// <summary>Deletes the blobs of an image that is closed; null where the store is swept otherwise.</summary>
@@ -65,7 +65,7 @@ public sealed record CoordinationSettings
     {
         Check(OpenImages >= 1, nameof(OpenImages));
         Check(ReconstructionWindow >= 1, nameof(ReconstructionWindow));
-        Check(Attempts >= 1, nameof(Attempts));
+        Check(WorkerLosses >= 0, nameof(WorkerLosses));
         Check(BlobLosses >= 1, nameof(BlobLosses));
         Check(DeadlineFactor >= 1, nameof(DeadlineFactor));
         Check(PageSize is >= 1 and <= 1000, nameof(PageSize));

@@ -19,7 +19,7 @@ internal sealed partial class ImageCoordinator
     {
         if (!_blocks.TryGetValue(block, out var actor))
         {
-            var fate = new BlockFate(block, State.Facts!.Grid.ExtentOf(block).Pixels, State.Job!.Engine.Scales.Count, _settings.Attempts);
+            var fate = new BlockFate(block, State.Facts!.Grid.ExtentOf(block).Pixels, State.Job!.Engine.Scales.Count, State.Policy.Attempts);
             // The serial keeps names apart: a stopped child gives its name back a little later.
             actor = Context.ActorOf(BlockActor.Props(fate), string.Create(CultureInfo.InvariantCulture, $"block-{block}-{++_blockSerial}"));
             _blocks.Add(block, actor);
@@ -56,6 +56,11 @@ internal sealed partial class ImageCoordinator
             return;
         _awaiting.Remove(settled.Block);
         _wishes.Remove(settled.Block);
+        if (settled.Sse is null && State.Policy.Poison == PoisonRule.Fail)
+        {
+            EnqueueAndGo(state => state.DecideFailure("poison", $"{state.Job!.DisplayName}: block {settled.Block} cannot be scored"));
+            return;
+        }
         _settled[settled.Block] = settled.Sse;
         var unit = PlannedScore(settled.Block);
         var blocks = Enumerable.Range(unit.FirstBlock, unit.BlockCount).ToList();

@@ -40,7 +40,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
 
     private LeaseBook _book;
     private DateTimeOffset _lastWrite, _lastCounted, _lastAnnounced, _probeAt, _stopBy;
-    private bool _active, _allocating, _reconstructed, _forgetting, _onlyCurrent;
+    private bool _active, _allocating, _reconstructed, _forgetting, _onlyCurrent, _discard, _rejected;
     private int _pausedAfter, _counts;
     private IActorRef? _stopping;
 
@@ -78,7 +78,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
                 _workers.Remove(worker);
                 _waiting.Remove(worker);
                 foreach (var lease in _book.InFlight.Where(lease => lease.Worker == worker && !lease.Closing).ToList())
-                    Failed(lease, FailureClass.Transient, "the worker that held it was lost", null, null);
+                    Lost(lease, "the worker that held it was lost");
             }
             Continue();
         });
@@ -100,7 +100,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         Command<CommitNow>(_ => Write());
         Command<DeleteMessagesSuccess>(_ => Forgotten());
         Command<DeleteMessagesFailure>(_ => Forgotten());
-        Command<StopWhenWritten>(_ => EnqueueAndFlush(() => Context.Stop(Self)));
+        Command<StopWhenWritten>(_ => EnqueueAndFlush(_ => [], () => Context.Stop(Self)));
         Timers!.StartPeriodicTimer("tick", Tick.Instance, settings.TickInterval);
     }
 
@@ -143,6 +143,18 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         Continue();
     }
 
+    // An entry of this image cannot be written; the archive goes on with the others.
+    protected override void Rejected(Exception cause)
+    {
+        if (_rejected)
+        {
+            base.Rejected(cause);
+            return;
+        }
+        _rejected = true;
+        EnqueueAndFlush(state => state.DecideFailure("journal", $"{state.Job?.DisplayName}: the journal refuses an entry: {cause.Message}"), () => { });
+    }
+
     // ---- opening and closing -------------------------------------------------------------------------------------
 
     private void Open(ImageCommands.OpenImage command)
@@ -167,7 +179,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         _lastCounted = Now;
         _book.Clear();
         DropLeases(_ => true);
-        Enqueue(state => state.DecideOpen(command.Run, command.Priority, command.Job), () =>
+        Enqueue(state => state.DecideOpen(command.Run, command.Policy, command.Job), () =>
         {
             foreach (var (archive, _) in _watchers.Values)
                 NotifyStarted(archive);
@@ -225,12 +237,13 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     {
         foreach (var archive in _watchers.Where(pair => pair.Value.Ref.Equals(Sender)).Select(pair => pair.Key).ToList())
             _watchers.Remove(archive);
-        if (_watchers.Count > 0 || !State.InProgress || !_active)
+        if (_watchers.Count > 0 || !State.InProgress || !(_active || command.Discard))
         {
             Sender.Tell(new ArchiveFacts.ImageStopped(_id));
             return;
         }
         _stopping = Sender;
+        _discard = command.Discard;
         _stopBy = Now + _settings.StopTimeout;
         _broker.Tell(new BrokerFacts.ImageGone(_id));
         CancelLeases();
@@ -383,6 +396,21 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         }
     }
 
+    // The lease is not to blame for its worker, unless it loses one after the other.
+    private void Lost(Lease lease, string message)
+    {
+        if (_book.Lost(lease) > _settings.WorkerLosses)
+        {
+            Failed(lease, FailureClass.Transient, message, null, null);
+            return;
+        }
+        lease.Closing = true;
+        if (lease.Id.Number > _pausedAfter)
+            Unpause();
+        _log.Debug("Image {Image}, lease {Lease}, {Range}: {Message}", _id, lease.Id, lease.Range, message);
+        Enqueue(_ => [], () => GiveBack(lease with { Attempt = lease.Attempt + 1 }));
+    }
+
     private void Failed(Lease lease, FailureClass failure, string message, BlobRef? lost, string? code)
     {
         lease.Closing = true;
@@ -421,7 +449,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
             default:
                 Enqueue(_ => [], () =>
                 {
-                    if (!State.InProgress || _book.Retry(lease, failure, State.Facts?.Grid.Columns ?? 1, Now))
+                    if (!State.InProgress || _book.Retry(lease, failure, State.Facts?.Grid.Columns ?? 1, State.Policy.Attempts, Now))
                         _book.End(lease.Id);
                     else
                         GiveUp(lease, code ?? "failed", message);
@@ -476,10 +504,15 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         }
         if (_stopping is { } archive && Settled && (!_book.Busy || Now >= _stopBy))
         {
-            archive.Tell(new ArchiveFacts.ImageStopped(_id));
-            Context.Parent.Tell(new Passivate(StopWhenWritten.Instance));
             _stopping = null;
             _active = false;
+            if (_discard && State.InProgress)
+            {
+                EnqueueAndFlush(state => state.DecideFailure("cancelled", $"{state.Job!.DisplayName}: cancelled"), () => archive.Tell(new ArchiveFacts.ImageStopped(_id)));
+                return;
+            }
+            archive.Tell(new ArchiveFacts.ImageStopped(_id));
+            Context.Parent.Tell(new Passivate(StopWhenWritten.Instance));
         }
         // The blobs of an image go when no worker can write another one.
         if (State.Outcome is not null && _watchers.Count == 0 && !_book.Busy && Settled && !_forgetting)
@@ -496,7 +529,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         foreach (var lease in _book.Overdue(Now))
         {
             Cancel(lease);
-            Failed(lease, FailureClass.Transient, "the worker gave no sign of life", null, null);
+            Lost(lease, "the worker gave no sign of life");
         }
         if (Working && Now - _lastAnnounced >= _settings.ReminderInterval)
             Announce();
@@ -509,7 +542,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         if (!Working)
             return;
         int open = State.Plan is { } plan ? State.Stages.SelectMany(plan.Of).Count(unit => !State.IsDone(unit)) : 1;
-        _broker.Tell(new BrokerFacts.ImageWaiting(_id, _watchers.Keys.FirstOrDefault(), State.Priority, open));
+        _broker.Tell(new BrokerFacts.ImageWaiting(_id, _watchers.Keys.FirstOrDefault(), State.Policy.Priority, open));
     }
 
     private void Notify(JobNotification notification)
@@ -524,9 +557,9 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         MaybeFlush();
     }
 
-    private void EnqueueAndFlush(Action then)
+    private void EnqueueAndFlush(Func<ImageState, IReadOnlyList<IImageEvent>> decide, Action then)
     {
-        Enqueue(_ => [], then);
+        Enqueue(decide, then);
         Write();
     }
 

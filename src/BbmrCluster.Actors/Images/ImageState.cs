@@ -21,7 +21,7 @@ internal sealed record ImageState
 
     public RunId Run { get; private init; }
 
-    public Priority Priority { get; private init; }
+    public WorkPolicy Policy { get; private init; } = new();
 
     public ImageFacts? Facts { get; private init; }
 
@@ -128,10 +128,10 @@ internal sealed record ImageState
         return all;
     }
 
-    public IReadOnlyList<IImageEvent> DecideOpen(RunId run, Priority priority, ImageJob job) =>
-        InProgress && job.Id == Job!.Id ? [new Resumed(run, priority, FinishedLeases)]
+    public IReadOnlyList<IImageEvent> DecideOpen(RunId run, WorkPolicy policy, ImageJob job) =>
+        InProgress && job.Id == Job!.Id ? [new Resumed(run, policy, FinishedLeases)]
         : Outcome is not null && Run == run ? []
-        : [new Submitted(run, priority, job)];
+        : [new Submitted(run, policy, job)];
 
     /// <summary>What a report means. Reports that are malformed or already known give nothing.</summary>
     /// <param name="report">Any report but scores, which blocks judge first.</param>
@@ -146,7 +146,7 @@ internal sealed record ImageState
                 return [new Probed(probed.Facts)];
             // Another file under the old name: what was made of the old one is void.
             case ImageProbed probed when Facts!.SourceSha256 != probed.Facts.SourceSha256:
-                return [new Submitted(Run, Priority, Job!), new Probed(probed.Facts)];
+                return [new Submitted(Run, Policy, Job!), new Probed(probed.Facts)];
             case AlreadyDone done when current:
                 return [new Closed(new ImageOutcome.Skipped(done.ReportJson))];
             case ScalesRead read when Facts is not null && Scales is null && read.Scales.Length == Facts.Grid.Count && read.Scales.All(scale => scale < Job!.Engine.Scales.Count):
@@ -197,9 +197,9 @@ internal sealed record ImageState
         switch (one)
         {
             case Submitted e:
-                return Empty with { Run = e.Run, Priority = e.Priority, Job = e.Job };
+                return Empty with { Run = e.Run, Policy = e.Policy, Job = e.Job };
             case Resumed e:
-                return this with { Run = e.Run, Priority = e.Priority, Tally = Tally with { ResumedLeases = e.Leases } };
+                return this with { Run = e.Run, Policy = e.Policy, Tally = Tally with { ResumedLeases = e.Leases } };
             case Probed e:
                 var grid = e.Facts.Grid;
                 return Facts is not null

@@ -35,6 +35,7 @@ internal sealed class LeaseBook(long epoch, CoordinationSettings settings)
     private readonly Dictionary<LeaseId, Lease> _inFlight = [];
     private readonly List<Piece> _pieces = [];
     private readonly Dictionary<(WorkUnit Range, FailureClass Failure), int> _failures = [];
+    private readonly Dictionary<WorkUnit, int> _losses = [];
     private readonly Dictionary<Stage, double> _secondsPerBlock = [];
     private int _number;
 
@@ -106,6 +107,9 @@ internal sealed class LeaseBook(long epoch, CoordinationSettings settings)
     /// <summary>The range is tried again as it is; no attempt counts.</summary>
     public void Requeue(Lease lease, DateTimeOffset notBefore) => _pieces.Add(new Piece(lease.Range, lease.Planned, lease.Attempt, notBefore));
 
+    /// <summary>Counts the workers that were lost with a range.</summary>
+    public int Lost(Lease lease) => _losses[lease.Range] = _losses.GetValueOrDefault(lease.Range) + 1;
+
     /// <summary>Cuts what is left of a Score lease along its blocks' wishes: runs of neighbours, each at most as long as its blocks want.</summary>
     /// <param name="lease">The ended lease.</param>
     /// <param name="wishes">Unsettled block to the largest lease it wants.</param>
@@ -132,7 +136,7 @@ internal sealed class LeaseBook(long epoch, CoordinationSettings settings)
     /// A lease of whole strips failed: again, or in halves when one of its blocks is to blame.
     /// </summary>
     /// <returns>False when the attempts are used up.</returns>
-    public bool Retry(Lease lease, FailureClass failure, int columns, DateTimeOffset now)
+    public bool Retry(Lease lease, FailureClass failure, int columns, int attempts, DateTimeOffset now)
     {
         int strips = lease.Range.BlockCount / Math.Max(1, columns);
         if (failure == FailureClass.Block && lease.Range.Stage is Stage.Pack or Stage.Reconstruct && strips > 1)
@@ -144,7 +148,7 @@ internal sealed class LeaseBook(long epoch, CoordinationSettings settings)
             return true;
         }
         int tries = _failures[(lease.Range, failure)] = _failures.GetValueOrDefault((lease.Range, failure)) + 1;
-        if (tries >= settings.Attempts)
+        if (tries >= attempts)
             return false;
         _pieces.Add(new Piece(lease.Range, lease.Planned, lease.Attempt + 1, now + (settings.RetryDelay * tries)));
         return true;
@@ -158,6 +162,7 @@ internal sealed class LeaseBook(long epoch, CoordinationSettings settings)
     {
         _pieces.Clear();
         _failures.Clear();
+        _losses.Clear();
         foreach (var lease in _inFlight.Values.Where(lease => lease.Closing).ToList())
             _inFlight.Remove(lease.Id);
     }

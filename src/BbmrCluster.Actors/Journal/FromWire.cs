@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Runtime.InteropServices;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Work;
@@ -12,23 +13,37 @@ internal static class FromWire
 {
     public static ImageEvents.Batch ImageBatch(W.ImageEvents wire) => new([.. wire.Events.Select(ImageEvent)]);
 
+    public static PageEvents.Batch PageBatch(W.PageEvents wire) => new([.. wire.Events.Select(PageEvent)]);
+
+    public static IndexEvents.Batch IndexBatch(W.IndexEvents wire) => new([.. wire.Listed.Select(Overview)]);
+
     public static ArchiveEvents.Batch ArchiveBatch(W.ArchiveEvents wire) => new([.. wire.Events.Select(ArchiveEvent)]);
 
     public static object Message(string manifest, W.Message m) => manifest switch
     {
-        "as" => new ArchiveCommands.SubmitArchive(new(m.Archive), new(m.Run), new(m.Priority), m.Number),
-        "ap" => new ArchiveCommands.AddPage(new(m.Archive), new(m.Run), m.Number, [.. m.Jobs.Select(Job)]),
-        "aw" => new ArchiveCommands.WatchArchive(new(m.Archive), new(m.Run)),
+        "as" => new ArchiveCommands.SubmitArchive(new(m.Archive), new(m.Run), m.Names[0], Policy(m.Policy, 0), m.Number, m.Number2, m.Names[1]),
+        "ai" => new ArchiveCommands.AddItems(new(m.Archive), new(m.Run), m.Number, Items(m.Items)),
+        "aw" => new ArchiveCommands.WatchArchive(new(m.Archive), new(m.Run), m.Flag),
         "ax" => new ArchiveCommands.StopArchive(new(m.Archive), new(m.Run)),
+        "ac" => new ArchiveCommands.ControlArchive(new(m.Archive), (ArchiveControl)m.Number),
+        "al" => new ArchiveCommands.ListItems(new(m.Archive), m.Number, m.Number2, m.HasChoice ? (ItemState)m.Choice : null),
         "aa" => new ArchiveReplies.ArchiveAccepted(new(m.Archive), new(m.Run), m.Number),
-        "ak" => new ArchiveReplies.PageAccepted(new(m.Archive), new(m.Run), m.Number),
+        "ar" => new ArchiveReplies.ArchiveRefused(new(m.Archive), new(m.Run), m.Text),
+        "aq" => new ArchiveReplies.ItemsWanted(new(m.Archive), new(m.Run), m.Number, m.Number2),
+        "ad" => new ArchiveReplies.ControlAnswered(new(m.Archive), m.Flag, m.HasCode ? m.Code : null),
+        "at" => new ArchiveReplies.ItemsListed(new(m.Archive), m.Flag, [.. m.Listed.Select(Listed)], m.HasChoice ? m.Choice : null),
+        "xt" => new IndexMessages.ArchiveTold(Overview(m.Overviews[0])),
+        "xl" => new IndexMessages.ArchiveListed(new(m.Archive), (ArchivePhase)m.Number, At(long.Parse(m.Text, CultureInfo.InvariantCulture))),
+        "xq" => new IndexMessages.ListArchives(m.Number, m.Number2),
+        "xf" => new IndexMessages.FindArchive(new(m.Archive)),
+        "xa" => new IndexMessages.Archives([.. m.Overviews.Select(Overview)]),
         "au" => new ArchiveReplies.RunUnknown(new(m.Archive), new(m.Run)),
         "an" => new ArchiveReplies.Notified(new(m.Run), Notification(m.Notification)),
         "in" => new ArchiveFacts.ImageNotified(new(m.Image), Notification(m.Notification)),
         "ic" => new ArchiveFacts.ImageClosed(new(m.Image), new(m.Run), Outcome(m.Outcome)),
         "is" => new ArchiveFacts.ImageStopped(new(m.Image)),
-        "io" => new ImageCommands.OpenImage(new(m.Image), new(m.Archive), new(m.Run), new(m.Priority), Job(m.Jobs[0])),
-        "ix" => new ImageCommands.StopImage(new(m.Image)),
+        "io" => new ImageCommands.OpenImage(new(m.Image), new(m.Archive), new(m.Run), Policy(m.Policy, 0), Job(m.Jobs[0])),
+        "ix" => new ImageCommands.StopImage(new(m.Image), m.Flag),
         "ia" => new ImageCommands.AcknowledgeOutcome(new(m.Image), new(m.Run)),
         "lq" => new ImageCommands.RequestLeases(new(m.Image), new(m.Worker), m.Number, [.. m.Names]),
         "lg" => new LeaseReplies.LeaseGranted(new(m.Image), Lease(m.Lease), Work(m.Work), Blob(m.Blob)),
@@ -51,8 +66,8 @@ internal static class FromWire
 
     private static ImageEvents.IImageEvent ImageEvent(W.ImageEvent wire) => wire.EventCase switch
     {
-        W.ImageEvent.EventOneofCase.Submitted => new ImageEvents.Submitted(new(wire.Submitted.Run), new(wire.Submitted.Priority), Job(wire.Submitted.Job)),
-        W.ImageEvent.EventOneofCase.Resumed => new ImageEvents.Resumed(new(wire.Resumed.Run), new(wire.Resumed.Priority), wire.Resumed.Leases),
+        W.ImageEvent.EventOneofCase.Submitted => new ImageEvents.Submitted(new(wire.Submitted.Run), Policy(wire.Submitted.Policy, wire.Submitted.Priority), Job(wire.Submitted.Job)),
+        W.ImageEvent.EventOneofCase.Resumed => new ImageEvents.Resumed(new(wire.Resumed.Run), Policy(wire.Resumed.Policy, wire.Resumed.Priority), wire.Resumed.Leases),
         W.ImageEvent.EventOneofCase.Probed => new ImageEvents.Probed(Facts(wire.Probed)),
         W.ImageEvent.EventOneofCase.Stored => new ImageEvents.StripStored((Stage)wire.Stored.Stage, Strip(wire.Stored.Strip)),
         W.ImageEvent.EventOneofCase.Settled => new ImageEvents.BlocksSettled(wire.Settled.FirstBlock, [.. wire.Settled.Sse], [.. wire.Settled.Quarantined]),
@@ -67,14 +82,57 @@ internal static class FromWire
 
     private static ArchiveEvents.IArchiveEvent ArchiveEvent(W.ArchiveEvent wire) => wire.EventCase switch
     {
-        W.ArchiveEvent.EventOneofCase.Submitted => new ArchiveEvents.Submitted(new(wire.Submitted.Run), new(wire.Submitted.Priority), wire.Submitted.Images),
-        W.ArchiveEvent.EventOneofCase.PageAdded => new ArchiveEvents.PageAdded(wire.PageAdded.Page, [.. wire.PageAdded.Jobs.Select(Job)]),
-        W.ArchiveEvent.EventOneofCase.Reopened => new ArchiveEvents.Reopened(new(wire.Reopened.Run), new(wire.Reopened.Priority)),
-        W.ArchiveEvent.EventOneofCase.Closed => new ArchiveEvents.ItemClosed(wire.Closed.Item, (ItemState)wire.Closed.State,
-            wire.Closed.HasCode ? wire.Closed.Code : null, wire.Closed.HasMessage ? wire.Closed.Message : null),
-        W.ArchiveEvent.EventOneofCase.FinishedTicks => new ArchiveEvents.Finished(new DateTimeOffset(wire.FinishedTicks, TimeSpan.Zero)),
+        W.ArchiveEvent.EventOneofCase.Submitted when wire.Submitted.PageSize > 0 => new ArchiveEvents.Submitted(new(wire.Submitted.Run), wire.Submitted.Name,
+            Policy(wire.Submitted.Policy, 0), wire.Submitted.Images, wire.Submitted.PageSize, wire.Submitted.Digest, At(wire.Submitted.Ticks)),
+        W.ArchiveEvent.EventOneofCase.Submitted or W.ArchiveEvent.EventOneofCase.OldPage or W.ArchiveEvent.EventOneofCase.OldClosed => new ArchiveEvents.OldLayout(),
+        W.ArchiveEvent.EventOneofCase.PageStored => new ArchiveEvents.PageStored(wire.PageStored),
+        W.ArchiveEvent.EventOneofCase.Reopened => new ArchiveEvents.Reopened(new(wire.Reopened.Run), wire.Reopened.Name,
+            Policy(wire.Reopened.Policy, wire.Reopened.Priority), At(wire.Reopened.Ticks)),
+        W.ArchiveEvent.EventOneofCase.RetriedTicks => new ArchiveEvents.Retried(At(wire.RetriedTicks)),
+        W.ArchiveEvent.EventOneofCase.PageClosed => new ArchiveEvents.PageClosed(wire.PageClosed.Page, new(wire.PageClosed.Done, wire.PageClosed.Skipped, wire.PageClosed.Failed)),
+        W.ArchiveEvent.EventOneofCase.Paused => new ArchiveEvents.Paused(),
+        W.ArchiveEvent.EventOneofCase.Resumed => new ArchiveEvents.Resumed(),
+        W.ArchiveEvent.EventOneofCase.CancelledTicks => new ArchiveEvents.Cancelled(At(wire.CancelledTicks)),
+        W.ArchiveEvent.EventOneofCase.FinishedTicks => new ArchiveEvents.Finished(At(wire.FinishedTicks)),
         _ => throw new ArgumentException("An event of a newer version lies in the journal of an archive.", nameof(wire)),
     };
+
+    private static PageEvents.IPageEvent PageEvent(W.PageEvent wire) => wire.EventCase switch
+    {
+        W.PageEvent.EventOneofCase.Filled => new PageEvents.Filled(Items(wire.Filled)),
+        W.PageEvent.EventOneofCase.Opened => new PageEvents.Opened(new(wire.Opened.Run), wire.Opened.Retry),
+        W.PageEvent.EventOneofCase.Closed => new PageEvents.ItemClosed(wire.Closed.Item, (ItemState)wire.Closed.State,
+            wire.Closed.HasCode ? wire.Closed.Code : null, wire.Closed.HasMessage ? wire.Closed.Message : null),
+        _ => throw new ArgumentException("An event of a newer version lies in the journal of a page.", nameof(wire)),
+    };
+
+    // Entries of version 0.1.0 hold the priority alone.
+    private static WorkPolicy Policy(W.Policy? wire, int priority) =>
+        wire is null ? new WorkPolicy(new(priority)) : new WorkPolicy(new(wire.Priority), wire.Attempts, (PoisonRule)wire.Poison);
+
+    private static DateTimeOffset At(long ticks) => new(ticks, TimeSpan.Zero);
+
+    private static List<ImageJob> Items(W.Items wire)
+    {
+        // What jobs have in common is held once.
+        var templates = wire.Templates.Select(template =>
+        {
+            template.Id = "template";
+            template.Outputs = new W.Paths();
+            return Job(template);
+        }).ToList();
+        return [.. wire.Items_.Select(item => templates[item.Template] with
+        {
+            Id = new(item.Id), Source = item.Source, DisplayName = item.DisplayName, Outputs = Paths(item.Outputs),
+        })];
+    }
+
+    private static ArchiveOverview Overview(W.Overview wire) => new(new(wire.Id), wire.Name, new(wire.Priority), (ArchivePhase)wire.Phase, wire.Images, wire.Done, wire.Skipped,
+        wire.Failed, wire.Open, wire.Progress, At(wire.SubmittedTicks), wire.HasFinishedTicks ? At(wire.FinishedTicks) : null,
+        wire.HasRemainingSeconds ? wire.RemainingSeconds : null, wire.HasWaiting ? wire.Waiting : null);
+
+    private static ArchiveItem Listed(W.ListedItem wire) => new(wire.Item, new(wire.Id), wire.DisplayName, (ItemState)wire.State, wire.HasCode ? wire.Code : null,
+        wire.HasMessage ? wire.Message : null, wire.HasProgress ? wire.Progress : null);
 
     private static ImageEvents.ScalesAllocated Allocated(W.Allocated wire) => new(wire.Scales.ToByteArray(), wire.HasMethod ? wire.Method : null,
         wire.HasSse ? wire.Sse : null, wire.HasDualBound ? wire.DualBound : null);
@@ -85,12 +143,14 @@ internal static class FromWire
 
     private static ImageJob Job(W.Job wire) => new(
         new(wire.Id), (JobKind)wire.Kind, wire.Source, wire.DisplayName,
-        new(wire.Outputs.HasContainer ? wire.Outputs.Container : null, wire.Outputs.HasImage ? wire.Outputs.Image : null,
-            wire.Outputs.HasAllocationPicture ? wire.Outputs.AllocationPicture : null, wire.Outputs.Report),
+        Paths(wire.Outputs),
         new(wire.Engine.Network, wire.Engine.Scorer, wire.Engine.Downscaler, new ScaleSet(wire.Engine.Scales), wire.Engine.Precision, wire.Engine.Device, wire.Engine.Threads, wire.Engine.MaxBatch,
             wire.Engine.Joint is "" ? "blockwise" : wire.Engine.Joint),
         wire.DeviceClass, new Dictionary<string, string>(wire.WeightHashes, StringComparer.Ordinal), wire.Allocator, wire.Rate, wire.Measure, wire.Force,
         new ImageLimits(wire.MaxPixels, wire.MaxSide), wire.AllowOtherWeights);
+
+    private static OutputPaths Paths(W.Paths wire) => new(wire.HasContainer ? wire.Container : null, wire.HasImage ? wire.Image : null,
+        wire.HasAllocationPicture ? wire.AllocationPicture : null, wire.Report);
 
     private static ImageFacts Facts(W.Facts wire) => new(wire.Width, wire.Height, wire.ColourChannels, wire.HasAlpha, wire.BitDepth, wire.Format, wire.SourceBytes,
         new DateTime(wire.SourceModifiedTicks, DateTimeKind.Utc), wire.SourceSha256, Blob(wire.Metadata));

@@ -93,10 +93,21 @@ internal abstract class GroupCommitActor<TState, TEvent> : ReceivePersistentActo
             Context.System.EventStream.Publish(new JournalUnreadable(PersistenceId, reason));
     }
 
-    /// <summary>An entry that the journal will not take (it cannot be serialized): as after a failed write, whoever waits brings the actor back.</summary>
+    /// <summary>
+    /// The journal refuses an entry, which it would do again: unlike a failed write this is no matter of time. The
+    /// entity stops; whoever runs the node in this process hears of it.
+    /// </summary>
     protected override void OnPersistRejected(Exception cause, object @event, long sequenceNr)
     {
         base.OnPersistRejected(cause, @event, sequenceNr);
+        Writing = false;
+        Rejected(cause);
+    }
+
+    /// <summary>What to do about an entry that the journal refuses. What it held is lost.</summary>
+    protected virtual void Rejected(Exception cause)
+    {
+        Context.System.EventStream.Publish(new JournalUnreadable(PersistenceId, cause));
         Context.Stop(Self);
     }
 

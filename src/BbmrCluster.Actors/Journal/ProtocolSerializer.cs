@@ -20,17 +20,29 @@ internal sealed class ProtocolSerializer(ExtendedActorSystem system) : Serialize
     [
         ("ie", typeof(ImageEvents.Batch)),
         ("ae", typeof(ArchiveEvents.Batch)),
+        ("pe", typeof(PageEvents.Batch)),
+        ("xe", typeof(IndexEvents.Batch)),
         ("as", typeof(ArchiveCommands.SubmitArchive)),
-        ("ap", typeof(ArchiveCommands.AddPage)),
+        ("ai", typeof(ArchiveCommands.AddItems)),
         ("aw", typeof(ArchiveCommands.WatchArchive)),
         ("ax", typeof(ArchiveCommands.StopArchive)),
+        ("ac", typeof(ArchiveCommands.ControlArchive)),
+        ("al", typeof(ArchiveCommands.ListItems)),
         ("aa", typeof(ArchiveReplies.ArchiveAccepted)),
-        ("ak", typeof(ArchiveReplies.PageAccepted)),
+        ("ar", typeof(ArchiveReplies.ArchiveRefused)),
+        ("aq", typeof(ArchiveReplies.ItemsWanted)),
+        ("ad", typeof(ArchiveReplies.ControlAnswered)),
+        ("at", typeof(ArchiveReplies.ItemsListed)),
         ("au", typeof(ArchiveReplies.RunUnknown)),
         ("an", typeof(ArchiveReplies.Notified)),
         ("in", typeof(ArchiveFacts.ImageNotified)),
         ("ic", typeof(ArchiveFacts.ImageClosed)),
         ("is", typeof(ArchiveFacts.ImageStopped)),
+        ("xt", typeof(IndexMessages.ArchiveTold)),
+        ("xl", typeof(IndexMessages.ArchiveListed)),
+        ("xq", typeof(IndexMessages.ListArchives)),
+        ("xf", typeof(IndexMessages.FindArchive)),
+        ("xa", typeof(IndexMessages.Archives)),
         ("io", typeof(ImageCommands.OpenImage)),
         ("ix", typeof(ImageCommands.StopImage)),
         ("ia", typeof(ImageCommands.AcknowledgeOutcome)),
@@ -66,6 +78,8 @@ internal sealed class ProtocolSerializer(ExtendedActorSystem system) : Serialize
     {
         ImageEvents.Batch batch => Sealed(ToWire.ImageBatch(batch)),
         ArchiveEvents.Batch batch => Sealed(ToWire.ArchiveBatch(batch)),
+        PageEvents.Batch batch => Sealed(ToWire.PageBatch(batch)),
+        IndexEvents.Batch batch => Sealed(ToWire.IndexBatch(batch)),
         _ => ToWire.Message(obj).ToByteArray(),
     };
 
@@ -74,6 +88,8 @@ internal sealed class ProtocolSerializer(ExtendedActorSystem system) : Serialize
     {
         "ie" => FromWire.ImageBatch(W.ImageEvents.Parser.ParseFrom(Opened(bytes))),
         "ae" => FromWire.ArchiveBatch(W.ArchiveEvents.Parser.ParseFrom(Opened(bytes))),
+        "pe" => FromWire.PageBatch(W.PageEvents.Parser.ParseFrom(Opened(bytes))),
+        "xe" => FromWire.IndexBatch(W.IndexEvents.Parser.ParseFrom(Opened(bytes))),
         _ => FromWire.Message(manifest, W.Message.Parser.ParseFrom(bytes)),
     };
 

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Runtime.InteropServices;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Work;
@@ -12,23 +13,40 @@ internal static class ToWire
 {
     public static W.ImageEvents ImageBatch(ImageEvents.Batch batch) => new() { Events = { batch.Events.Select(ImageEvent) } };
 
+    public static W.PageEvents PageBatch(PageEvents.Batch batch) => new() { Events = { batch.Events.Select(PageEvent) } };
+
+    public static W.IndexEvents IndexBatch(IndexEvents.Batch batch) => new() { Listed = { batch.Events.Select(Overview) } };
+
     public static W.ArchiveEvents ArchiveBatch(ArchiveEvents.Batch batch) => new() { Events = { batch.Events.Select(ArchiveEvent) } };
 
     public static W.Message Message(object message) => message switch
     {
-        ArchiveCommands.SubmitArchive m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value, Priority = m.Priority.Value, Number = m.Images },
-        ArchiveCommands.AddPage m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value, Number = m.Page, Jobs = { m.Jobs.Select(Job) } },
-        ArchiveCommands.WatchArchive m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value },
+        ArchiveCommands.SubmitArchive m => new()
+        {
+            Archive = m.ArchiveId.Value, Run = m.Run.Value, Names = { m.Name, m.Digest }, Policy = Policy(m.Policy), Number = m.Images, Number2 = m.PageSize,
+        },
+        ArchiveCommands.AddItems m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value, Number = m.First, Items = Items(m.Jobs) },
+        ArchiveCommands.WatchArchive m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value, Flag = m.AnyRun },
         ArchiveCommands.StopArchive m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value },
+        ArchiveCommands.ControlArchive m => new() { Archive = m.ArchiveId.Value, Number = (int)m.Control },
+        ArchiveCommands.ListItems m => Choosing(new() { Archive = m.ArchiveId.Value, Number = m.From, Number2 = m.Count }, (int?)m.State),
         ArchiveReplies.ArchiveAccepted m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value, Number = m.Images },
-        ArchiveReplies.PageAccepted m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value, Number = m.Page },
+        ArchiveReplies.ArchiveRefused m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value, Text = m.Reason },
+        ArchiveReplies.ItemsWanted m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value, Number = m.First, Number2 = m.Count },
+        ArchiveReplies.ControlAnswered m => With(new() { Archive = m.ArchiveId.Value, Flag = m.Known }, m.Refusal),
+        ArchiveReplies.ItemsListed m => Choosing(new() { Archive = m.ArchiveId.Value, Flag = m.Known, Listed = { m.Items.Select(Listed) } }, m.Next),
+        IndexMessages.ArchiveTold m => new() { Overviews = { Overview(m.Overview) } },
+        IndexMessages.ArchiveListed m => new() { Archive = m.ArchiveId.Value, Number = (int)m.Phase, Text = m.SubmittedAt.UtcTicks.ToString(CultureInfo.InvariantCulture) },
+        IndexMessages.ListArchives m => new() { Number = m.From, Number2 = m.Count },
+        IndexMessages.FindArchive m => new() { Archive = m.ArchiveId.Value },
+        IndexMessages.Archives m => new() { Overviews = { m.Items.Select(Overview) } },
         ArchiveReplies.RunUnknown m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value },
         ArchiveReplies.Notified m => new() { Run = m.Run.Value, Notification = Notification(m.Notification) },
         ArchiveFacts.ImageNotified m => new() { Image = m.ImageId.Value, Notification = Notification(m.Notification) },
         ArchiveFacts.ImageClosed m => new() { Image = m.ImageId.Value, Run = m.Run.Value, Outcome = Outcome(m.Outcome) },
         ArchiveFacts.ImageStopped m => new() { Image = m.ImageId.Value },
-        ImageCommands.OpenImage m => new() { Image = m.ImageId.Value, Archive = m.ArchiveId.Value, Run = m.Run.Value, Priority = m.Priority.Value, Jobs = { Job(m.Job) } },
-        ImageCommands.StopImage m => new() { Image = m.ImageId.Value },
+        ImageCommands.OpenImage m => new() { Image = m.ImageId.Value, Archive = m.ArchiveId.Value, Run = m.Run.Value, Policy = Policy(m.Policy), Jobs = { Job(m.Job) } },
+        ImageCommands.StopImage m => new() { Image = m.ImageId.Value, Flag = m.Discard },
         ImageCommands.AcknowledgeOutcome m => new() { Image = m.ImageId.Value, Run = m.Run.Value },
         ImageCommands.RequestLeases m => new() { Image = m.ImageId.Value, Worker = m.Worker.Value, Number = m.Count, Names = { m.DeviceClasses } },
         LeaseReplies.LeaseGranted m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease), Work = Work(m.Work), Blob = Blob(m.Whole) },
@@ -51,8 +69,8 @@ internal static class ToWire
 
     private static W.ImageEvent ImageEvent(ImageEvents.IImageEvent one) => one switch
     {
-        ImageEvents.Submitted e => new() { Submitted = new() { Run = e.Run.Value, Priority = e.Priority.Value, Job = Job(e.Job) } },
-        ImageEvents.Resumed e => new() { Resumed = new() { Run = e.Run.Value, Priority = e.Priority.Value, Leases = e.Leases } },
+        ImageEvents.Submitted e => new() { Submitted = new() { Run = e.Run.Value, Policy = Policy(e.Policy), Job = Job(e.Job) } },
+        ImageEvents.Resumed e => new() { Resumed = new() { Run = e.Run.Value, Policy = Policy(e.Policy), Leases = e.Leases } },
         ImageEvents.Probed e => new() { Probed = Facts(e.Facts) },
         ImageEvents.StripStored e => new() { Stored = new() { Stage = (int)e.Stage, Strip = Strip(e.Strip) } },
         ImageEvents.BlocksSettled e => new() { Settled = new() { FirstBlock = e.FirstBlock, Sse = { e.Sse }, Quarantined = { e.Quarantined } } },
@@ -67,17 +85,87 @@ internal static class ToWire
 
     private static W.ArchiveEvent ArchiveEvent(ArchiveEvents.IArchiveEvent one) => one switch
     {
-        ArchiveEvents.Submitted e => new() { Submitted = new() { Run = e.Run.Value, Priority = e.Priority.Value, Images = e.Images } },
-        ArchiveEvents.PageAdded e => new() { PageAdded = new() { Page = e.Page, Jobs = { e.Jobs.Select(Job) } } },
-        ArchiveEvents.Reopened e => new() { Reopened = new() { Run = e.Run.Value, Priority = e.Priority.Value } },
-        ArchiveEvents.ItemClosed e => new() { Closed = Closed(e) },
+        ArchiveEvents.Submitted e => new()
+        {
+            Submitted = new()
+            {
+                Run = e.Run.Value, Name = e.Name, Policy = Policy(e.Policy), Images = e.Images, PageSize = e.PageSize, Digest = e.Digest, Ticks = e.At.UtcTicks,
+            },
+        },
+        ArchiveEvents.PageStored e => new() { PageStored = e.Page },
+        ArchiveEvents.Reopened e => new() { Reopened = new() { Run = e.Run.Value, Name = e.Name, Policy = Policy(e.Policy), Ticks = e.At.UtcTicks } },
+        ArchiveEvents.Retried e => new() { RetriedTicks = e.At.UtcTicks },
+        ArchiveEvents.PageClosed e => new() { PageClosed = new() { Page = e.Page, Done = e.Counts.Done, Skipped = e.Counts.Skipped, Failed = e.Counts.Failed } },
+        ArchiveEvents.Paused => new() { Paused = true },
+        ArchiveEvents.Resumed => new() { Resumed = true },
+        ArchiveEvents.Cancelled e => new() { CancelledTicks = e.At.UtcTicks },
         ArchiveEvents.Finished e => new() { FinishedTicks = e.At.UtcTicks },
+        ArchiveEvents.OldLayout => new() { OldPage = new() },
         _ => throw new ArgumentException($"{one.GetType()} is not an event of an archive.", nameof(one)),
     };
 
-    private static W.ItemClosed Closed(ArchiveEvents.ItemClosed e)
+    private static W.PageEvent PageEvent(PageEvents.IPageEvent one) => one switch
     {
-        var wire = new W.ItemClosed { Item = e.Item, State = (int)e.State };
+        PageEvents.Filled e => new() { Filled = Items(e.Jobs) },
+        PageEvents.Opened e => new() { Opened = new() { Run = e.Run.Value, Retry = e.Retry } },
+        PageEvents.ItemClosed e => new() { Closed = Closed(e) },
+        _ => throw new ArgumentException($"{one.GetType()} is not an event of a page.", nameof(one)),
+    };
+
+    private static W.Policy Policy(WorkPolicy policy) => new() { Priority = policy.Priority.Value, Attempts = policy.Attempts, Poison = (int)policy.Poison };
+
+    private static W.Items Items(IReadOnlyList<ImageJob> jobs)
+    {
+        var wire = new W.Items();
+        var templates = new Dictionary<ByteString, int>();
+        foreach (var job in jobs)
+        {
+            var template = Job(job);
+            var item = new W.Item { Id = template.Id, Source = template.Source, DisplayName = template.DisplayName, Outputs = template.Outputs };
+            (template.Id, template.Source, template.DisplayName, template.Outputs) = ("", "", "", null);
+            var key = template.ToByteString();
+            if (!templates.TryGetValue(key, out int number))
+            {
+                templates.Add(key, number = templates.Count);
+                wire.Templates.Add(template);
+            }
+            item.Template = number;
+            wire.Items_.Add(item);
+        }
+        return wire;
+    }
+
+    private static W.Overview Overview(ArchiveOverview one)
+    {
+        var wire = new W.Overview
+        {
+            Id = one.Id.Value, Name = one.Name, Priority = one.Priority.Value, Phase = (int)one.Phase, Images = one.Images, Done = one.Done, Skipped = one.Skipped,
+            Failed = one.Failed, Open = one.Open, Progress = one.Progress, SubmittedTicks = one.SubmittedAt.UtcTicks,
+        };
+        if (one.FinishedAt is { } finished)
+            wire.FinishedTicks = finished.UtcTicks;
+        if (one.RemainingSeconds is { } remaining)
+            wire.RemainingSeconds = remaining;
+        if (one.Waiting is { } waiting)
+            wire.Waiting = waiting;
+        return wire;
+    }
+
+    private static W.ListedItem Listed(ArchiveItem item)
+    {
+        var wire = new W.ListedItem { Item = item.Item, Id = item.ImageId.Value, DisplayName = item.DisplayName, State = (int)item.State };
+        if (item.Code is { } code)
+            wire.Code = code;
+        if (item.Message is { } message)
+            wire.Message = message;
+        if (item.Progress is { } progress)
+            wire.Progress = progress;
+        return wire;
+    }
+
+    private static W.ItemClosed Closed(PageEvents.ItemClosed e)
+    {
+        var wire = new W.ItemClosed { Item = e.Index, State = (int)e.State };
         if (e.Code is { } code)
             wire.Code = code;
         if (e.Message is { } message)
@@ -101,6 +189,13 @@ internal static class ToWire
     {
         if (code is not null)
             message.Code = code;
+        return message;
+    }
+
+    private static W.Message Choosing(W.Message message, int? choice)
+    {
+        if (choice is { } one)
+            message.Choice = one;
         return message;
     }
 

@@ -12,10 +12,13 @@ internal static class ImageCommands
     /// Work on this image; the sender is told what happens. Repeated while the image is open, which also brings a
     /// coordinator back that was lost. A closed image of the same run tells its outcome again, of another run starts anew.
     /// </summary>
-    public sealed record OpenImage(ImageId ImageId, ArchiveId ArchiveId, RunId Run, Priority Priority, ImageJob Job) : IWithImageId, IWireMessage;
+    public sealed record OpenImage(ImageId ImageId, ArchiveId ArchiveId, RunId Run, WorkPolicy Policy, ImageJob Job) : IWithImageId, IWireMessage;
 
-    /// <summary>Take all leases back, journal what came in, and answer <see cref="ArchiveFacts.ImageStopped"/>.</summary>
-    public sealed record StopImage(ImageId ImageId) : IWithImageId, IWireMessage;
+    /// <summary>
+    /// Take all leases back, journal what came in, and answer <see cref="ArchiveFacts.ImageStopped"/>. With
+    /// <paramref name="Discard"/> nobody will go on: what is there of the image, journal and blobs, is deleted.
+    /// </summary>
+    public sealed record StopImage(ImageId ImageId, bool Discard) : IWithImageId, IWireMessage;
 
     /// <summary>The archive has journaled the outcome: the image's own events may go.</summary>
     public sealed record AcknowledgeOutcome(ImageId ImageId, RunId Run) : IWithImageId, IWireMessage;
@@ -77,10 +80,10 @@ internal static class ImageEvents
     public sealed record Batch(IReadOnlyList<IImageEvent> Events) : IWireMessage;
 
     /// <summary>A fresh start; everything before it is void.</summary>
-    public sealed record Submitted(RunId Run, Priority Priority, ImageJob Job) : IImageEvent;
+    public sealed record Submitted(RunId Run, WorkPolicy Policy, ImageJob Job) : IImageEvent;
 
     /// <summary>An unfinished image was taken up again.</summary>
-    public sealed record Resumed(RunId Run, Priority Priority, int Leases) : IImageEvent;
+    public sealed record Resumed(RunId Run, WorkPolicy Policy, int Leases) : IImageEvent;
 
     public sealed record Probed(ImageFacts Facts) : IImageEvent;
 

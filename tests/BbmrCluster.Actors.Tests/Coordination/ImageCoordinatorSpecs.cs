@@ -91,7 +91,7 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
     public async Task Results_that_come_in_during_a_write_are_journaled_with_one_entry()
     {
         var job = FakeWorld.Job("b", 128, 200 * 128);
-        _node.Images.Tell(new ImageCommands.OpenImage(job.Id, new ArchiveId("x"), new RunId("one"), default, job), _kit.TestActor);
+        _node.Images.Tell(new ImageCommands.OpenImage(job.Id, new ArchiveId("x"), new RunId("one"), new WorkPolicy(), job), _kit.TestActor);
         await Expect<ArchiveFacts.ImageNotified>();
         _node.Images.Tell(new ImageCommands.RequestLeases(job.Id, Worker, 1, []), _kit.TestActor);
         var ingest = await Expect<LeaseReplies.LeaseGranted>();
@@ -107,7 +107,7 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
 
     private static ImageFacts Facts() => new(60 * 128, 2 * 128, 3, false, 8, "png", 1000, DateTime.UnixEpoch, "cafe", null);
 
-    private void Open(RunId run) => Tell(new ImageCommands.OpenImage(_job.Id, new ArchiveId("x"), run, default, _job));
+    private void Open(RunId run) => Tell(new ImageCommands.OpenImage(_job.Id, new ArchiveId("x"), run, new WorkPolicy(), _job));
 
     private void Tell(object message) => _node.Images.Tell(message, _kit.TestActor);
 

@@ -410,7 +410,7 @@ public sealed class LocalNodeSpecs : IDisposable
         await using var node = await TestNode.StartAsync(_world, _folder);
         await using var first = await node.Client.SubmitAsync(new ArchiveSpec(low));
         Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(30)));
-        await using var second = await node.Client.SubmitAsync(new ArchiveSpec(high, new Priority(5)));
+        await using var second = await node.Client.SubmitAsync(new ArchiveSpec(high, new WorkPolicy(new Priority(5))));
         await foreach (var one in second.Notifications)
         {
             if (one is JobNotification.ImageStarted)
@@ -441,16 +441,18 @@ public sealed class LocalNodeSpecs : IDisposable
         var errors = kit.CreateTestProbe();
         node.System.EventStream.Subscribe(errors.Ref, typeof(Akka.Event.Error));
         // Its parent does not stop it when it is idle, as a busy one would not yet have.
-        var archive = node.System.ActorOf(Archives.ArchiveCoordinator.Props(new ArchiveId("x"), node.Images, continues: false, TestNode.Fast));
+        var archive = node.System.ActorOf(Archives.ArchiveCoordinator.Props(new ArchiveId("x"), node.Images, ActorRefs.Nobody, continues: false, TestNode.Fast));
         var watcher = kit.CreateTestProbe();
-        archive.Tell(new ArchiveCommands.SubmitArchive(new ArchiveId("x"), new RunId("one"), default, 1), watcher.Ref);
-        archive.Tell(new ArchiveCommands.AddPage(new ArchiveId("x"), new RunId("one"), 0, [job]), watcher.Ref);
+        var submit = new ArchiveCommands.SubmitArchive(new ArchiveId("x"), new RunId("one"), "", new WorkPolicy(), 1, 10, "digest");
+        archive.Tell(submit, watcher.Ref);
+        Assert.Equal(1, (await watcher.ExpectMsgAsync<ArchiveReplies.ItemsWanted>(TimeSpan.FromSeconds(10))).Count);
+        archive.Tell(new ArchiveCommands.AddItems(new ArchiveId("x"), new RunId("one"), 0, [job]), watcher.Ref);
         await watcher.FishForMessageAsync(message => message is ArchiveReplies.Notified { Notification: JobNotification.ArchiveFinished }, TimeSpan.FromSeconds(20));
         kit.Watch(watcher.Ref);
         node.System.Stop(watcher.Ref);
         await kit.ExpectTerminatedAsync(watcher.Ref, TimeSpan.FromSeconds(10));
 
-        archive.Tell(new ArchiveCommands.SubmitArchive(new ArchiveId("x"), new RunId("one"), default, 1), kit.TestActor);
+        archive.Tell(submit, kit.TestActor);
         await kit.FishForMessageAsync(message => message is ArchiveReplies.ArchiveAccepted, TimeSpan.FromSeconds(10));
         await errors.ExpectNoMsgAsync(TimeSpan.FromMilliseconds(200));
     }

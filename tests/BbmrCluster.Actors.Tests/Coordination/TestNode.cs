@@ -101,7 +101,7 @@ internal sealed class TestNode : IAsyncDisposable
                 if (joins is not null)
                     builder.WithCoordinatorProxies();
                 else
-                    builder.WithWorkBroker(mode, used).WithImageCoordinators(mode, Allocators.Parse, used).WithArchiveCoordinators(mode, used);
+                    builder.WithWorkBroker(mode, used).WithImageCoordinators(mode, Allocators.Parse, used).WithArchiveIndex(mode).WithArchiveCoordinators(mode, used);
                 if (devices > 0)
                     builder.WithWorker(new WorkerId("w"), [.. Enumerable.Range(0, devices).Select(i => new DeviceSlot($"fake-{i}", world.Runner, ReadBlob: readBlob))], used);
                 if (mode == AkkaExecutionMode.Clustered)

@@ -180,12 +180,12 @@ public sealed class ImageStateTests
         var book = new LeaseBook(1, new CoordinationSettings());
         var unit = new WorkUnit(Stage.Pack, 0, 30);
         var lease = book.Grant(new Piece(unit, unit, 1, Now), new WorkerId("w"), Now);
-        Assert.True(book.Retry(lease, FailureClass.Block, columns: 10, Now));
+        Assert.True(book.Retry(lease, FailureClass.Block, columns: 10, attempts: 3, Now));
         Assert.Equal(2, book.TakeBisected());
         Assert.Equal(0, book.TakeBisected());
-        Assert.True(book.Retry(lease, FailureClass.Transient, 10, Now));
-        Assert.True(book.Retry(lease, FailureClass.Transient, 10, Now));
-        Assert.False(book.Retry(lease, FailureClass.Transient, 10, Now));
+        Assert.True(book.Retry(lease, FailureClass.Transient, 10, 3, Now));
+        Assert.True(book.Retry(lease, FailureClass.Transient, 10, 3, Now));
+        Assert.False(book.Retry(lease, FailureClass.Transient, 10, 3, Now));
     }
 
     [Fact]
@@ -231,5 +231,5 @@ public sealed class ImageStateTests
 
     private static ImageState Apply(ImageState state, ImageEvents.IImageEvent one) => state.Apply(one);
 
-    private static ImageState Probed() => Apply(Apply(ImageState.Empty, new ImageEvents.Submitted(new RunId("run"), default, FakeWorld.Job("a", 60 * 128, 3 * 128))), new ImageEvents.Probed(Facts));
+    private static ImageState Probed() => Apply(Apply(ImageState.Empty, new ImageEvents.Submitted(new RunId("run"), new WorkPolicy(), FakeWorld.Job("a", 60 * 128, 3 * 128))), new ImageEvents.Probed(Facts));
 }

@@ -1,4 +1,3 @@
-using BbmrCluster.Actors.Archives;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Tests.Coordination;
 using BbmrCluster.Actors.Work;
@@ -6,7 +5,7 @@ using BbmrCluster.Actors.Workers;
 
 namespace BbmrCluster.Actors.Tests.State;
 
-/// <summary>Who serves what, and the state of an archive.</summary>
+/// <summary>Who serves what.</summary>
 public sealed class PlacementTests
 {
     private static readonly Dictionary<WorkerId, List<ImageId>> None = [];
@@ -41,36 +40,6 @@ public sealed class PlacementTests
 
     [Fact]
     public void Without_workers_nothing_is_assigned() => Assert.Empty(Placement.Assign([Image("a", 1)], [], None));
-
-    [Fact]
-    public void An_archive_counts_outcomes_once_and_is_open_again_after_a_new_submission()
-    {
-        var id = new ArchiveId("x");
-        var one = new RunId("one");
-        var state = ArchiveState.Empty;
-        Step(state.Decide(new ArchiveCommands.SubmitArchive(id, one, default, 3)));
-        Step(state.Decide(new ArchiveCommands.AddPage(id, one, 0, [FakeWorld.Job("a", 1, 1), FakeWorld.Job("b", 1, 1)])));
-        Assert.False(state.Complete);
-        Step(state.Decide(new ArchiveCommands.AddPage(id, one, 1, [FakeWorld.Job("c", 1, 1)])));
-        Assert.True(state.Complete);
-        Assert.Empty(state.Decide(new ArchiveCommands.AddPage(id, one, 1, [FakeWorld.Job("c", 1, 1)])));
-
-        Step(state.DecideClosed(1, one, new ImageOutcome.Done("{}"), DateTimeOffset.UnixEpoch));
-        Assert.Empty(state.DecideClosed(1, one, new ImageOutcome.Done("{}"), DateTimeOffset.UnixEpoch));
-        Step(state.DecideClosed(0, one, new ImageOutcome.Failed("refused", "no"), DateTimeOffset.UnixEpoch));
-        Assert.Equal(2, state.NextPending(0));
-        Step(state.DecideClosed(2, one, new ImageOutcome.Skipped("{}"), DateTimeOffset.UnixEpoch));
-        Assert.True(state.Finished);
-        Assert.Equal((1, 1, 1), (state.Done, state.Skipped, state.Failed));
-
-        Assert.Empty(state.Decide(new ArchiveCommands.SubmitArchive(id, one, default, 3)));
-        Step(state.Decide(new ArchiveCommands.SubmitArchive(id, new RunId("two"), default, 3)));
-        Assert.False(state.Finished);
-        Assert.Equal(0, state.NextPending(0));
-        Assert.Empty(state.DecideClosed(1, one, new ImageOutcome.Done("{}"), DateTimeOffset.UnixEpoch));
-
-        void Step(IEnumerable<ArchiveEvents.IArchiveEvent> events) => state = events.Aggregate(state, (s, e) => s.Apply(e));
-    }
 
     [Fact]
     public void Ids_depend_on_everything_that_decides_bytes_and_outputs()

@@ -20,6 +20,10 @@ public sealed class ProtocolSerializerTests : IDisposable
     private static readonly LeaseId Lease = new(12, 3);
     private static readonly BlobRef Blob = new("img/raw-1", 123456789012, "00ff");
     private static readonly ImageJob Job = FakeWorld.Job("a", 300, 200) with { Measure = true, AllowOtherWeights = true, Limits = new Imaging.ImageLimits(5, 6) };
+    private static readonly ImageJob Other = Job with { Id = new ImageId("other"), Source = "/in/other", DisplayName = "other", Outputs = new OutputPaths(null, null, "/o.png", "/o.json") };
+    private static readonly WorkPolicy Policy = new(new Priority(3), 7, PoisonRule.Fail);
+    private static readonly DateTimeOffset At = new(2026, 1, 2, 3, 4, 5, TimeSpan.Zero);
+    private static readonly ArchiveOverview Overview = new(Archive, "name", new Priority(2), ArchivePhase.Paused, 9, 1, 2, 3, 4, 0.75, At, At, 12.5, "full");
     private static readonly ImageFacts Facts = new(300, 200, 3, true, 16, "tiff", 99, new DateTime(2026, 1, 2, 3, 4, 5, DateTimeKind.Utc), "cafe", Blob);
     private static readonly StripBlobs Strip = new(1, Blob, Blob with { Name = "p" }, Blob with { Name = "r" }, Blob with { Name = "t" }, Blob with { Name = "b" }, Blob with { Name = "ut" }, Blob with { Name = "ub" }, 1.5);
     private static readonly DeviceCounts Counts = new([new DeviceCallCount("score", 4, 5, 60)], 2, 1);
@@ -62,13 +66,31 @@ public sealed class ProtocolSerializerTests : IDisposable
     {
         // Written by version 0.1.0. A change here means that journals of running jobs can no longer be read.
         var serializer = new ProtocolSerializer((ExtendedActorSystem)_system);
-        foreach (object entry in new object[] { new ImageEvents.Batch([.. ImageSamples()]), new ArchiveEvents.Batch([.. ArchiveSamples()]) })
+        foreach (object entry in Entries())
         {
             string manifest = serializer.Manifest(entry), path = Path.Combine(Golden(), manifest + ".hex");
+            if (!System.IO.File.Exists(path))
+            {
+                System.IO.File.WriteAllText(path, Convert.ToHexStringLower(serializer.ToBinary(entry)) + "\n");
+                Assert.Fail($"The bytes of {manifest} are written down now, to be held from here on.");
+            }
             byte[] golden = Convert.FromHexString(System.IO.File.ReadAllText(path).Trim());
             Assert.Equal(golden, serializer.ToBinary(entry));
             Same(entry, serializer.FromBinary(golden, manifest), manifest);
         }
+    }
+
+    [Fact]
+    public void Entries_of_version_0_1_0_are_read_for_ever()
+    {
+        var serializer = new ProtocolSerializer((ExtendedActorSystem)_system);
+        var image = (ImageEvents.Batch)serializer.FromBinary(Convert.FromHexString(System.IO.File.ReadAllText(Path.Combine(Golden(), "0.1.0", "ie.hex")).Trim()), "ie");
+        Same(new ImageEvents.Submitted(Run, new WorkPolicy(new Priority(3)), Job), image.Events[0], "ie");
+        Same(new ImageEvents.Resumed(Run, new WorkPolicy(new Priority(3)), 17), image.Events[1], "ie");
+        Same(ImageSamples().Skip(2).ToList(), image.Events.Skip(2).ToList(), "ie");
+        // Archives held their images then: they are submitted again.
+        var archive = (ArchiveEvents.Batch)serializer.FromBinary(Convert.FromHexString(System.IO.File.ReadAllText(Path.Combine(Golden(), "0.1.0", "ae.hex")).Trim()), "ae");
+        Assert.Null(archive.Events.Aggregate(Archives.ArchiveState.Empty, (state, one) => state.Apply(one)).Run);
     }
 
     [Fact]
@@ -89,7 +111,7 @@ public sealed class ProtocolSerializerTests : IDisposable
 
     private static IEnumerable<ImageEvents.IImageEvent> ImageSamples() =>
     [
-        new ImageEvents.Submitted(Run, new Priority(3), Job), new ImageEvents.Resumed(Run, new Priority(3), 17), new ImageEvents.Probed(Facts),
+        new ImageEvents.Submitted(Run, Policy, Job), new ImageEvents.Resumed(Run, Policy, 17), new ImageEvents.Probed(Facts),
         new ImageEvents.StripStored(Stage.Pack, Strip), new ImageEvents.BlocksSettled(64, [1.5, 2.5, 0], [65]), new ImageEvents.ScalesAllocated([0, 1, 2], "hull", 1.5, 1.25),
         new ImageEvents.ScalesAllocated([1], null, null, null), new ImageEvents.BlobReopened("img/raw-1"), new ImageEvents.OutputsReopened(),
         new ImageEvents.OutputsPrepared([File], "{}"), new ImageEvents.WorkCounted(Counts, 2, 3.25), new ImageEvents.Closed(new ImageOutcome.Done("{}")),
@@ -98,22 +120,45 @@ public sealed class ProtocolSerializerTests : IDisposable
 
     private static IEnumerable<ArchiveEvents.IArchiveEvent> ArchiveSamples() =>
     [
-        new ArchiveEvents.Submitted(Run, new Priority(1), 1001), new ArchiveEvents.PageAdded(1, [Job]), new ArchiveEvents.Reopened(Run, default),
-        new ArchiveEvents.ItemClosed(5, ItemState.Failed, "refused", "a.png: no"), new ArchiveEvents.ItemClosed(6, ItemState.Done, null, null),
-        new ArchiveEvents.Finished(new DateTimeOffset(2026, 1, 2, 3, 4, 5, TimeSpan.Zero)),
+        new ArchiveEvents.Submitted(Run, "name", Policy, 1001, 1000, "digest", At), new ArchiveEvents.PageStored(1), new ArchiveEvents.Reopened(Run, "name", Policy, At),
+        new ArchiveEvents.Retried(At), new ArchiveEvents.PageClosed(1, new PageCounts(1, 2, 3)), new ArchiveEvents.Paused(), new ArchiveEvents.Resumed(),
+        new ArchiveEvents.Cancelled(At), new ArchiveEvents.Finished(At), new ArchiveEvents.OldLayout(),
+    ];
+
+    private static IEnumerable<PageEvents.IPageEvent> PageSamples() =>
+    [
+        new PageEvents.Filled([Job, Other]), new PageEvents.Opened(Run, 2), new PageEvents.ItemClosed(5, ItemState.Failed, "refused", "a.png: no"),
+        new PageEvents.ItemClosed(6, ItemState.Done, null, null),
+    ];
+
+    private static IEnumerable<object> Entries() =>
+    [
+        new ImageEvents.Batch([.. ImageSamples()]), new ArchiveEvents.Batch([.. ArchiveSamples()]), new PageEvents.Batch([.. PageSamples()]), new IndexEvents.Batch([Overview]),
     ];
 
     private static IEnumerable<object> Samples()
     {
-        yield return new ImageEvents.Batch([.. ImageSamples()]);
-        yield return new ArchiveEvents.Batch([.. ArchiveSamples()]);
-        yield return new ArchiveEvents.Batch([new ArchiveEvents.PageAdded(2, [Job with { Engine = Job.Engine with { Joint = "trained" } }])]);
-        yield return new ArchiveCommands.SubmitArchive(Archive, Run, new Priority(4), 2000);
-        yield return new ArchiveCommands.AddPage(Archive, Run, 1, [Job, Job with { Kind = JobKind.Downscale }]);
-        yield return new ArchiveCommands.WatchArchive(Archive, Run);
+        foreach (object entry in Entries())
+            yield return entry;
+        yield return new ArchiveCommands.SubmitArchive(Archive, Run, "name", Policy, 2000, 1000, "digest");
+        yield return new ArchiveCommands.AddItems(Archive, Run, 1, [Job, Other, Job with { Kind = JobKind.Downscale }, Job with { Engine = Job.Engine with { Joint = "trained" } }]);
+        yield return new ArchiveCommands.WatchArchive(Archive, Run, true);
+        yield return new ArchiveCommands.ControlArchive(Archive, ArchiveControl.Retry);
+        yield return new ArchiveCommands.ListItems(Archive, 1000, 50, ItemState.Pending);
+        yield return new ArchiveCommands.ListItems(Archive, 0, 1, null);
+        yield return new ArchiveReplies.ArchiveRefused(Archive, Run, "no");
+        yield return new ArchiveReplies.ItemsWanted(Archive, Run, 3000, 1000);
+        yield return new ArchiveReplies.ControlAnswered(Archive, true, "it is finished");
+        yield return new ArchiveReplies.ControlAnswered(Archive, false, null);
+        yield return new ArchiveReplies.ItemsListed(Archive, true, [new ArchiveItem(3, Image, "a.png", ItemState.Failed, "c", "m", null), new ArchiveItem(4, Image, "b", ItemState.Pending, null, null, 0.5)], 0);
+        yield return new ArchiveReplies.ItemsListed(Archive, false, [], null);
+        yield return new IndexMessages.ArchiveTold(Overview);
+        yield return new IndexMessages.ArchiveListed(Archive, ArchivePhase.Finished, At);
+        yield return new IndexMessages.ListArchives(100, 50);
+        yield return new IndexMessages.FindArchive(Archive);
+        yield return new IndexMessages.Archives([Overview, Overview with { FinishedAt = null, RemainingSeconds = null, Waiting = null }]);
         yield return new ArchiveCommands.StopArchive(Archive, Run);
         yield return new ArchiveReplies.ArchiveAccepted(Archive, Run, 7);
-        yield return new ArchiveReplies.PageAccepted(Archive, Run, 7);
         yield return new ArchiveReplies.RunUnknown(Archive, Run);
         JobNotification[] notifications =
         [
@@ -131,8 +176,8 @@ public sealed class ProtocolSerializerTests : IDisposable
         }
         yield return new ArchiveFacts.ImageClosed(Image, Run, new ImageOutcome.Failed("c", "m"));
         yield return new ArchiveFacts.ImageStopped(Image);
-        yield return new ImageCommands.OpenImage(Image, Archive, Run, new Priority(9), Job);
-        yield return new ImageCommands.StopImage(Image);
+        yield return new ImageCommands.OpenImage(Image, Archive, Run, Policy, Job);
+        yield return new ImageCommands.StopImage(Image, true);
         yield return new ImageCommands.AcknowledgeOutcome(Image, Run);
         yield return new ImageCommands.RequestLeases(Image, new WorkerId("w"), 2, ["cpu", "cuda"]);
         yield return new LeaseReplies.LeaseGranted(Image, Lease, Work);

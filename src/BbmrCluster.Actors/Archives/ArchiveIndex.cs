@@ -1,0 +1,57 @@
+using System.Collections.Immutable;
+using Akka.Actor;
+using Akka.Persistence;
+using BbmrCluster.Actors.Journal;
+using BbmrCluster.Actors.Protocol;
+
+namespace BbmrCluster.Actors.Archives;
+
+/// <summary>
+/// The read model: all archives with their counts, so that a list wakes none of them. Archives tell it where they stand
+/// every few seconds; what outlives them (that they are there, and how they ended) is journaled.
+/// </summary>
+internal sealed class ArchiveIndex : GroupCommitActor<ImmutableDictionary<ArchiveId, ArchiveOverview>, ArchiveOverview>
+{
+    // Soft: as told last.
+    private readonly Dictionary<ArchiveId, ArchiveOverview> _told = [];
+
+    public ArchiveIndex()
+        : base(ImmutableDictionary<ArchiveId, ArchiveOverview>.Empty)
+    {
+        Recover<IndexEvents.Batch>(batch => Restore(batch.Events));
+        Recover<RecoveryCompleted>(_ =>
+        {
+            foreach (var (id, overview) in State)
+                _told[id] = overview;
+        });
+        Command<IndexMessages.ArchiveTold>(told =>
+        {
+            var (sender, overview) = (Sender, told.Overview);
+            _told[overview.Id] = overview;
+            Enqueue(state => state.TryGetValue(overview.Id, out var known) && IsSame(known, overview) ? [] : [overview],
+                () => sender.Tell(new IndexMessages.ArchiveListed(overview.Id, overview.Phase, overview.SubmittedAt)));
+            Flush();
+        });
+        Command<IndexMessages.ListArchives>(list => Sender.Tell(new IndexMessages.Archives(
+            [.. _told.Values.OrderByDescending(one => one.SubmittedAt).ThenBy(one => one.Id.Value, StringComparer.Ordinal).Skip(list.From).Take(Math.Clamp(list.Count, 1, 100))])));
+        Command<IndexMessages.FindArchive>(find => Sender.Tell(new IndexMessages.Archives(_told.TryGetValue(find.ArchiveId, out var one) ? [one] : [])));
+        Command<StopWhenWritten>(_ =>
+        {
+            Enqueue(_ => [], () => Context.Stop(Self));
+            Flush();
+        });
+    }
+
+    public override string PersistenceId => "archive-index";
+
+    public static Props Props() => Akka.Actor.Props.Create(() => new ArchiveIndex());
+
+    protected override ImmutableDictionary<ArchiveId, ArchiveOverview> Apply(ImmutableDictionary<ArchiveId, ArchiveOverview> state, ArchiveOverview one) => state.SetItem(one.Id, one);
+
+    protected override object Wrap(IReadOnlyList<ArchiveOverview> events) => new IndexEvents.Batch(events);
+
+    protected override void Committed(IReadOnlyList<ArchiveOverview> events) => Flush();
+
+    // Counts on the way are not worth a write.
+    private static bool IsSame(ArchiveOverview a, ArchiveOverview b) => a.Phase == b.Phase && a.SubmittedAt == b.SubmittedAt && a.Name == b.Name && a.Priority == b.Priority;
+}

@@ -1,0 +1,218 @@
+using System.Globalization;
+using Akka.Actor;
+using Akka.Event;
+using BbmrCluster.Actors.Hosting;
+using BbmrCluster.Actors.Journal;
+using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Work;
+
+namespace BbmrCluster.Actors.Archives;
+
+/// <summary>
+/// A page of an archive: opens as many of its images as its archive allows, records how each ended and goes on past
+/// failures. Being open is not journaled: open images are asked again and again, which also brings a lost coordinator back.
+/// </summary>
+/// <remarks>A child of its archive with a journal of its own, there only while its images are worked on or looked at.</remarks>
+internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPageEvent>, IWithTimers
+{
+    private readonly ArchiveId _archive;
+    private readonly int _page;
+    private readonly IActorRef _images;
+    private readonly Dictionary<ImageId, OpenItem> _open = [];
+    private readonly SortedDictionary<int, IReadOnlyList<ImageJob>> _chunks = [];
+    private PageMessages.Work? _work;
+    private int _cursor;
+    private bool _halting, _discard;
+
+    public ArchivePage(ArchiveId archive, int page, IActorRef images, CoordinationSettings settings)
+        : base(PageState.Empty)
+    {
+        (_archive, _page, _images) = (archive, page, images);
+        Recover<PageEvents.Batch>(batch => Restore(batch.Events));
+        Command<PageMessages.Fill>(Fill);
+        Command<PageMessages.Work>(Work);
+        Command<PageMessages.Halt>(Halt);
+        Command<PageMessages.List>(List);
+        Command<ArchiveFacts.ImageClosed>(Close);
+        Command<ArchiveFacts.ImageStopped>(stopped =>
+        {
+            if (!_halting || !_open.Remove(stopped.ImageId))
+                return;
+            TellChanged();
+        });
+        Command<ArchiveFacts.ImageNotified>(Notified);
+        Command<Reminder>(_ => Remind());
+        Command<StopWhenWritten>(_ =>
+        {
+            Enqueue(_ => [], () => Context.Stop(Self));
+            Flush();
+        });
+        Timers!.StartPeriodicTimer("remind", Reminder.Instance, settings.ReminderInterval);
+    }
+
+    public override string PersistenceId => string.Create(CultureInfo.InvariantCulture, $"page-{_page}-{_archive}");
+
+    public ITimerScheduler? Timers { get; set; }
+
+    private RunId ImageRun => _work!.Retry == 0 ? _work.Run : new RunId(string.Create(CultureInfo.InvariantCulture, $"{_work.Run}-{_work.Retry}"));
+
+    public static Props Props(ArchiveId archive, int page, IActorRef images, CoordinationSettings settings) =>
+        Akka.Actor.Props.Create(() => new ArchivePage(archive, page, images, settings));
+
+    protected override PageState Apply(PageState state, PageEvents.IPageEvent one) => state.Apply(one);
+
+    protected override object Wrap(IReadOnlyList<PageEvents.IPageEvent> events) => new PageEvents.Batch(events);
+
+    protected override void Committed(IReadOnlyList<PageEvents.IPageEvent> events)
+    {
+        if (events.OfType<PageEvents.Opened>().Any())
+            _cursor = 0;
+        OpenMore();
+        Flush();
+    }
+
+    private void Fill(PageMessages.Fill fill)
+    {
+        if (State.IsFilled)
+        {
+            Context.Parent.Tell(new PageMessages.Stored(_page));
+            return;
+        }
+        _chunks[fill.Index] = fill.Jobs;
+        int end = 0;
+        foreach (var (index, jobs) in _chunks)
+            end = index == end ? end + jobs.Count : end;
+        if (end < fill.Count)
+            return;
+        var all = _chunks.Values.SelectMany(jobs => jobs).Take(fill.Count).ToList();
+        _chunks.Clear();
+        Enqueue(state => state.DecideFill(all), () => Context.Parent.Tell(new PageMessages.Stored(_page)));
+        Flush();
+    }
+
+    private void Work(PageMessages.Work work)
+    {
+        _work = work;
+        _halting = false;
+        Enqueue(state => state.DecideOpen(work.Run, work.Retry), () =>
+        {
+            OpenMore();
+            TellChanged();
+        });
+        Flush();
+    }
+
+    private void OpenMore()
+    {
+        if (_work is null || _halting || State.Run != _work.Run || State.Retry != _work.Retry)
+            return;
+        for (; _open.Count < _work.Open && _cursor < State.Jobs.Length; _cursor++)
+        {
+            if (State.States[_cursor] == ItemState.Pending && _open.TryAdd(State.Jobs[_cursor].Id, new OpenItem(_cursor)))
+                Ask(_cursor);
+        }
+    }
+
+    private void Ask(int index)
+    {
+        var job = State.Jobs[index];
+        _images.Tell(new ImageCommands.OpenImage(job.Id, _archive, ImageRun, _work!.Policy, job));
+    }
+
+    private void Close(ArchiveFacts.ImageClosed closed)
+    {
+        if (!_open.TryGetValue(closed.ImageId, out var item))
+        {
+            // Known already: the image may forget it.
+            _images.Tell(new ImageCommands.AcknowledgeOutcome(closed.ImageId, closed.Run));
+            return;
+        }
+        // An answer to an earlier run of an image that is open again: the reminder asks it for this one.
+        if (closed.Run != ImageRun)
+            return;
+        Enqueue(state => state.DecideClosed(item.Index, closed.Outcome), () =>
+        {
+            _images.Tell(new ImageCommands.AcknowledgeOutcome(closed.ImageId, closed.Run));
+            if (!_open.Remove(closed.ImageId))
+                return;
+            Context.Parent.Tell(new ArchiveFacts.ImageNotified(closed.ImageId, new JobNotification.ImageFinished(closed.ImageId, closed.Outcome)));
+            OpenMore();
+            TellChanged();
+        });
+        Flush();
+    }
+
+    private void Notified(ArchiveFacts.ImageNotified fact)
+    {
+        if (_open.TryGetValue(fact.ImageId, out var item))
+        {
+            switch (fact.Notification)
+            {
+                case JobNotification.ImageProgressed { Progress: { TotalUnits: > 0 } progress }:
+                    item.Fraction = (double)progress.DoneUnits / progress.TotalUnits;
+                    break;
+                case JobNotification.ImagePaused paused:
+                    item.Waiting = paused.Reason;
+                    TellChanged();
+                    break;
+                case JobNotification.ImageResumed:
+                    item.Waiting = null;
+                    TellChanged();
+                    break;
+            }
+        }
+        Context.Parent.Forward(fact);
+    }
+
+    private void Halt(PageMessages.Halt halt)
+    {
+        (_halting, _discard) = (true, halt.Discard);
+        Remind();
+        TellChanged();
+    }
+
+    private void Remind()
+    {
+        foreach (var (image, item) in _open)
+        {
+            if (_halting)
+                _images.Tell(new ImageCommands.StopImage(image, _discard));
+            else
+                Ask(item.Index);
+        }
+        if (_work is not null && _open.Count > 0)
+            TellChanged();
+    }
+
+    private void TellChanged() => Context.Parent.Tell(new PageMessages.Changed(_page, State.Run, State.Retry, State.Counts, _open.Count, State.Pending - _open.Count,
+        _open.Values.Sum(item => item.Fraction), _open.Values.Select(item => item.Waiting).FirstOrDefault(reason => reason is not null)));
+
+    private void List(PageMessages.List list)
+    {
+        var found = new List<ArchiveItem>();
+        int index = list.From - list.First;
+        for (; index < State.Jobs.Length && found.Count < list.Count; index++)
+        {
+            if (list.State is { } wanted && State.States[index] != wanted)
+                continue;
+            var job = State.Jobs[index];
+            var (code, message) = State.Failures.GetValueOrDefault(index);
+            found.Add(new ArchiveItem(list.First + index, job.Id, job.DisplayName, State.States[index], code, message, _open.TryGetValue(job.Id, out var item) ? item.Fraction : null));
+        }
+        list.ReplyTo.Tell(new ArchiveReplies.ItemsListed(_archive, true, found, index < State.Jobs.Length ? list.First + index : list.Next));
+    }
+
+    private sealed class OpenItem(int index)
+    {
+        public int Index { get; } = index;
+
+        public double Fraction { get; set; }
+
+        public string? Waiting { get; set; }
+    }
+
+    private sealed record Reminder : INoSerializationVerificationNeeded, IDeadLetterSuppression
+    {
+        public static Reminder Instance { get; } = new();
+    }
+}

@@ -1,0 +1,161 @@
+using System.Collections.Concurrent;
+using Akka.Actor;
+using Akka.Serialization;
+using Akka.TestKit.Xunit2;
+using BbmrCluster.Actors.Client;
+using BbmrCluster.Actors.Hosting;
+using BbmrCluster.Actors.Journal;
+using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Work;
+
+namespace BbmrCluster.Actors.Tests.Coordination;
+
+/// <summary>Archives of many images, and what operators do with them.</summary>
+[Collection("nodes")]
+public sealed class BulkSpecs : IDisposable
+{
+    private static readonly TimeSpan Long = TimeSpan.FromSeconds(60);
+    private readonly FakeWorld _world = new();
+    private readonly JournalFolder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    [Fact]
+    public async Task Outcomes_lie_in_pages_and_failures_are_listed_without_ending_the_archive()
+    {
+        _world.Before = work =>
+        {
+            if (work.Job.DisplayName.EndsWith('7'))
+                throw new StageFailedException(FailureClass.Permanent, $"{work.Job.DisplayName}: no") { Code = "refused" };
+        };
+        var jobs = Jobs(120);
+        await using var node = await TestNode.StartAsync(_world, _folder, devices: 4, settings: Pages);
+        await using var run = await node.Client.SubmitAsync(new ArchiveSpec(jobs, name: "bulk"));
+        Assert.Equal(new ArchiveSummary(108, 0, 12, 0), await run.Completion.WaitAsync(Long));
+
+        var failed = await node.Client.ItemsAsync(run.Id, 0, 1000, ItemState.Failed);
+        Assert.Equal(Enumerable.Range(0, 12).Select(i => (10 * i) + 7), failed!.Select(item => item.Item));
+        Assert.Equal(("refused", "a117: no"), (failed![^1].Code, failed[^1].Message));
+        Assert.Equal(jobs.Skip(45).Take(20).Select(job => job.Id), (await node.Client.ItemsAsync(run.Id, 45, 20))!.Select(item => item.ImageId));
+        Assert.Null(await node.Client.ItemsAsync(new ArchiveId("unknown"), 0, 10));
+
+        var listed = Assert.Single(await node.Client.ListAsync());
+        Assert.Equal(("bulk", ArchivePhase.Finished, 120, 108, 12, 1.0), (listed.Name, listed.Phase, listed.Images, listed.Done, listed.Failed, listed.Progress));
+        Assert.Equal(0, _folder.Count("SELECT count(*) FROM journal WHERE persistence_id LIKE 'image-%' AND deleted = 0"));
+
+        // What failed is tried again, and nothing else.
+        _world.Before = _ => { };
+        int before = _world.Of(Stage.Commit).Count();
+        Assert.True(await node.Client.RetryAsync(run.Id));
+        await Eventually(async () => (await node.Client.FindAsync(run.Id)) is { Phase: ArchivePhase.Finished, Done: 120, Failed: 0 });
+        Assert.Equal(12, _world.Of(Stage.Commit).Count() - before);
+        Assert.False(await node.Client.RetryAsync(new ArchiveId("unknown")));
+        await Assert.ThrowsAsync<ArchiveRefusedException>(() => node.Client.PauseAsync(run.Id));
+    }
+
+    [Fact]
+    public async Task A_paused_archive_does_nothing_until_it_is_resumed_also_after_a_restart()
+    {
+        var jobs = Jobs(60);
+        _world.Hold(Stage.Score, after: 20);
+        ArchiveId id;
+        int ran;
+        await using (var node = await TestNode.StartAsync(_world, _folder, settings: Pages))
+        {
+            await using var run = await node.Client.SubmitAsync(new ArchiveSpec(jobs));
+            id = run.Id;
+            Assert.True(_world.Held.Wait(Long));
+            Assert.True(await node.Client.PauseAsync(id));
+            await Eventually(async () => await node.Client.FindAsync(id) is { Phase: ArchivePhase.Paused, Open: 0 });
+            _world.Release();
+            ran = _world.Log.Count;
+            await Task.Delay(TestNode.Fast.ReminderInterval * 3);
+            Assert.Equal(ran, _world.Log.Count);
+        }
+        await using var second = await TestNode.StartAsync(_world, _folder, settings: Pages);
+        Assert.Equal(ArchivePhase.Paused, (await second.Client.FindAsync(id))!.Phase);
+        Assert.True(await second.Client.ResumeAsync(id));
+        await Eventually(async () => await second.Client.FindAsync(id) is { Phase: ArchivePhase.Finished, Done: 60 });
+        Assert.All(_world.Of(Stage.Commit).GroupBy(one => one.Image), same => Assert.Single(same));
+    }
+
+    [Fact]
+    public async Task A_cancelled_archive_leaves_no_work_behind_and_keeps_what_is_done()
+    {
+        var deleted = new ConcurrentDictionary<ImageId, bool>();
+        _world.Hold(Stage.Pack, after: 10);
+        await using var node = await TestNode.StartAsync(_world, _folder, settings: Pages with { DeleteBlobs = image => deleted[image] = true });
+        await using var run = await node.Client.SubmitAsync(new ArchiveSpec(Jobs(40)));
+        await using var watch = await node.Client.WatchAsync(run.Id);
+        Assert.True(_world.Held.Wait(Long));
+        Assert.True(await node.Client.CancelAsync(run.Id));
+        var summary = await run.Completion.WaitAsync(Long);
+        Assert.True(summary.Interrupted > 0);
+        Assert.Equal(summary, await watch!.Completion.WaitAsync(Long));
+        await Eventually(() => Task.FromResult(_folder.Count("SELECT count(*) FROM journal WHERE persistence_id LIKE 'image-%' AND deleted = 0") == 0));
+        Assert.Equal(_world.Log.Select(ran => ran.Image).Distinct().Order(Comparer<ImageId>.Create((a, b) => string.CompareOrdinal(a.Value, b.Value))),
+            deleted.Keys.Order(Comparer<ImageId>.Create((a, b) => string.CompareOrdinal(a.Value, b.Value))));
+        await Assert.ThrowsAsync<ArchiveRefusedException>(() => node.Client.ResumeAsync(run.Id));
+        _world.Release();
+        Assert.True(await node.Client.RetryAsync(run.Id));
+        await Eventually(async () => await node.Client.FindAsync(run.Id) is { Phase: ArchivePhase.Finished, Done: 40 });
+    }
+
+    [Fact]
+    public async Task Another_archive_under_a_submitters_key_is_refused()
+    {
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        await using var run = await node.Client.SubmitAsync(new ArchiveSpec(Jobs(2), id: new ArchiveId("key")));
+        Assert.Equal("key", run.Id.Value);
+        await run.Completion.WaitAsync(Long);
+        await Assert.ThrowsAsync<ArchiveRefusedException>(() => node.Client.SubmitAsync(new ArchiveSpec(Jobs(3), id: new ArchiveId("key"))));
+        await using var again = await node.Client.SubmitAsync(new ArchiveSpec(Jobs(2), id: new ArchiveId("key")));
+        Assert.Equal(new ArchiveSummary(0, 2, 0, 0), await again.Completion.WaitAsync(Long));
+    }
+
+    [Fact]
+    public async Task A_block_that_cannot_be_scored_fails_the_image_when_the_submitter_wants_that()
+    {
+        var good = _world.Sse;
+        _world.Sse = block => block == 5 ? [1, double.NaN, 100] : good(block);
+        var job = FakeWorld.Job("a", 60 * 128, 128);
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        await using var run = await node.Client.SubmitAsync(new ArchiveSpec([job], new WorkPolicy(Poison: PoisonRule.Fail)));
+        Assert.Equal(new ImageOutcome.Failed("poison", "a: block 5 cannot be scored"), (await TestNode.Collect(run)).Outcome(job.Id));
+    }
+
+    [Fact]
+    public async Task Images_of_a_submission_travel_in_messages_that_hold_nothing_up()
+    {
+        await using var node = await TestNode.StartAsync(_world, _folder, devices: 0);
+        using var kit = new TestKit(node.System);
+        var archive = kit.CreateTestProbe();
+        string deep = string.Concat(Enumerable.Repeat("/a-folder-with-a-long-näme", 20));
+        var jobs = Jobs(2500).Select(job => job with { Source = deep + job.Source, Outputs = job.Outputs with { Container = deep + job.Outputs.Container } }).ToList();
+        var run = new ArchiveRun(new ArchiveId("x"));
+        var actor = node.System.ActorOf(Props.Create(() => new ArchiveRunActor(new ArchiveSpec(jobs, null, "", new ArchiveId("x")), run, archive.Ref, new CoordinationSettings())));
+        var submit = await archive.ExpectMsgAsync<ArchiveCommands.SubmitArchive>(TimeSpan.FromSeconds(10));
+        actor.Tell(new ArchiveReplies.ItemsWanted(run.Id, submit.Run, 1000, 1000));
+        var serializer = new ProtocolSerializer((ExtendedActorSystem)node.System);
+        var came = new List<ImageId>();
+        while (came.Count < 1000)
+        {
+            var items = await archive.ExpectMsgAsync<ArchiveCommands.AddItems>(TimeSpan.FromSeconds(10));
+            Assert.Equal(1000 + came.Count, items.First);
+            Assert.InRange(serializer.ToBinary(items).Length, 1, 64 * 1024);
+            came.AddRange(items.Jobs.Select(job => job.Id));
+        }
+        Assert.Equal(jobs.Skip(1000).Take(1000).Select(job => job.Id), came);
+    }
+
+    private static CoordinationSettings Pages => TestNode.Fast with { PageSize = 10, OpenImages = 7 };
+
+    private static ImageJob[] Jobs(int count) => [.. Enumerable.Range(0, count).Select(i => FakeWorld.Job($"a{i}", 100, 100))];
+
+    private static async Task Eventually(Func<Task<bool>> holds)
+    {
+        for (int i = 0; i < 600 && !await holds(); i++)
+            await Task.Delay(50);
+        Assert.True(await holds());
+    }
+}
