@@ -6,7 +6,6 @@ using Akka.Persistence;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
 
 namespace BbmrCluster.Actors.Archives;
 

@@ -1,9 +1,7 @@
 using System.Threading.Channels;
 using Akka.Actor;
-using Akka.Event;
 using Akka.Hosting;
 using BbmrCluster.Actors.Hosting;
-using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Work;
 
@@ -113,7 +111,8 @@ public sealed class BbmrClient
     public async Task<ArchiveOverview?> FindAsync(ArchiveId id, CancellationToken cancellation = default)
     {
         var index = await _registry.GetAsync<ArchiveIndexKey>(cancellation);
-        return (await index.Ask<IndexMessages.Archives>(new IndexMessages.FindArchive(id), Patience, cancellation)).Items.FirstOrDefault();
+        var found = await index.Ask<IndexMessages.Archives>(new IndexMessages.FindArchive(id), Patience, cancellation);
+        return found.Items.Count == 0 ? null : found.Items[0];
     }
 
     /// <summary>Images of an archive with their outcomes, in order; null when there is no such archive.</summary>
