@@ -1,6 +1,5 @@
 using System.Collections.Concurrent;
 using Akka.Actor;
-using Akka.Serialization;
 using Akka.TestKit.Xunit2;
 using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Hosting;

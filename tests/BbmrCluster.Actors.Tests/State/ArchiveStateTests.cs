@@ -1,7 +1,6 @@
 using BbmrCluster.Actors.Archives;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Tests.Coordination;
-using BbmrCluster.Actors.Work;
 
 namespace BbmrCluster.Actors.Tests.State;
 
