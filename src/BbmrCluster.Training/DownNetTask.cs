@@ -19,9 +19,6 @@ internal sealed record DownNetBatch(float[] Hr, float[] Lr);
 /// </summary>
 internal sealed class DownNetTask : TrainingTask
 {
-    /// <summary>Side of the validation images' part that is used, HR pixels; cut into blocks as the product does.</summary>
-    private const int ValidationSide = 512;
-
     private readonly TrainingRecipe _recipe;
     private readonly int _scale;
     private readonly DownNetShape _downShape;
@@ -39,12 +36,12 @@ internal sealed class DownNetTask : TrainingTask
         (_downShape, _shape) = (new DownNetShape(_scale), recipe.ShapeAt(_scale));
         _values = CropSampler.ValueTable(_shape.Black);
         _sampler = new HrCropSampler(photos, recipe);
-        _validation = [.. validation.Select(set => (set.Name, set.Centres(ValidationSide, JointSrTask.Block)))];
+        _validation = [.. validation.Select(set => (set.Name, set.InBlocks())).Where(set => set.Item2.Count > 0)];
         _down = new ParameterSet(_downShape.Parameters,
             recipe.StartFrom is { } path ? SafetensorsFile.Read(path).Tensors : Initialisation.FromBoxAverage(_downShape, recipe.Seed), recipe.StartFrom ?? "the start", trainable: true);
         _network = new ParameterSet(_shape.Parameters, StartWeights.Network(recipe, _shape, 0).Tensors, "the start network", trainable: true);
         _gradients = new DownNetGradient(_downShape, _shape, _down, _network, Body(recipe), Math.Min(recipe.Threads, recipe.Batch));
-        _bicubicScores = Validate(null, _network, "bicubic_");
+        _bicubicScores = Scores(null, _network.Export(), "bicubic_");
     }
 
     public override IReadOnlyList<(string Name, ParameterSet Parameters)> Sets => [("downnet", _down), ("network", _network)];
@@ -62,12 +59,10 @@ internal sealed class DownNetTask : TrainingTask
         return () => _gradients.Compute(batch, _recipe.Batch, side, fitOnly: step < _recipe.FitSteps);
     }
 
-    public override IReadOnlyDictionary<string, double> Validate(IReadOnlyList<Tensor> averages)
-    {
-        using var down = new ParameterSet(_down.Shapes, _down.Export(averages[0]), "the averaged weights");
-        using var network = new ParameterSet(_network.Shapes, _network.Export(averages[1]), "the averaged weights");
-        return new Dictionary<string, double>(Validate(down, network, "").Concat(_bicubicScores), StringComparer.Ordinal);
-    }
+    public override string? Measure => _validation.Count > 0 ? _validation[^1].Name + "_blocks_psnr_y" : null;
+
+    public override IReadOnlyDictionary<string, double> Validate(IReadOnlyList<Tensor> averages) =>
+        new Dictionary<string, double>(Scores((_downShape, _down.Export(averages[0])), _network.Export(averages[1]), "").Concat(_bicubicScores), StringComparer.Ordinal);
 
     /// <remarks>The names of the catalog are "downnet-NETWORK" and "NETWORK-downnet"; here the recipe's name and a suffix.</remarks>
     public override IReadOnlyDictionary<string, IReadOnlyDictionary<string, TensorData>> Export(IReadOnlyList<Tensor> averages) =>
@@ -84,23 +79,8 @@ internal sealed class DownNetTask : TrainingTask
         _network.Dispose();
     }
 
-    /// <summary>Block by block; bicubic LR if there is no Down-Net.</summary>
-    private Dictionary<string, double> Validate(ParameterSet? down, ParameterSet network, string label)
-    {
-        using SrNetwork upscaler = _shape.CreateNetwork(network);
-        DownNetNetwork? downscaler = down is null ? null : new DownNetNetwork(_downShape, down);
-        return _validation.ToDictionary(set => $"{set.Name}_{label}psnr_y", set => set.Images.Average(image =>
-        {
-            using var scope = NewDisposeScope();
-            using IDisposable noGradient = no_grad();
-            int rows = image.Pixels.Height / JointSrTask.Block, columns = image.Pixels.Width / JointSrTask.Block, small = JointSrTask.Block / _scale;
-            ushort[] samples = Blocks.Cut(image.Pixels, JointSrTask.Block, [.. Enumerable.Range(0, rows * columns)]);
-            Tensor lr = downscaler is null
-                ? NativeTensors.Create(Blocks.Shrunk(samples, JointSrTask.Block, _scale, _values), [rows * columns, small, small, 3])
-                : DownNetGradient.Rounded(downscaler.Forward(NativeTensors.Create(Array.ConvertAll(samples, value => _values[value]), [rows * columns, JointSrTask.Block, JointSrTask.Block, 3])), _shape.Black);
-            return Metrics.Compare(image.Pixels, Blocks.ToImage(Blocks.Stitch(upscaler.Forward(lr), rows, columns), _shape.Black)).PsnrY;
-        }), StringComparer.Ordinal);
-    }
+    private Dictionary<string, double> Scores((DownNetShape, IReadOnlyDictionary<string, TensorData>)? down, IReadOnlyDictionary<string, TensorData> network, string label) =>
+        _validation.ToDictionary(set => $"{set.Name}_blocks_{label}psnr_y", set => Validation.RoundTrip(down, _shape, network, set.Images).Average(score => score.PsnrY), StringComparer.Ordinal);
 }
 
 /// <summary>Equation 6 and its gradient, crops shared among workers.</summary>

@@ -21,9 +21,6 @@ internal sealed class JointSrTask : TrainingTask
     /// <summary>Side of a block, HR pixels.</summary>
     public const int Block = BlockGrid.DefaultBlockSize;
 
-    /// <summary>Side of the validation images' part that is used, HR pixels.</summary>
-    private const int ValidationSide = 512;
-
     private static readonly int[] Scales = [2, 4, 8];
 
     private readonly TrainingRecipe _recipe;
@@ -32,7 +29,7 @@ internal sealed class JointSrTask : TrainingTask
     private readonly float[] _values;
     private readonly IReadOnlyList<(string Name, ParameterSet Parameters)> _sets;
     private readonly JointGradient _gradients;
-    private readonly IReadOnlyList<(string Name, IReadOnlyList<(PixelBuffer Image, JointCrop Crop)> Images)> _validation;
+    private readonly IReadOnlyList<(string Name, IReadOnlyList<Photo> Images)> _validation;
     private readonly IReadOnlyDictionary<string, double> _warmScores;
 
     public JointSrTask(TrainingRecipe recipe, IReadOnlyList<Photo> photos, IReadOnlyList<ValidationSet> validation)
@@ -41,11 +38,10 @@ internal sealed class JointSrTask : TrainingTask
         _shape = new JointSrShape([.. Scales.Select(recipe.ShapeAt)]);
         _values = CropSampler.ValueTable(_shape.Extractors[0].Black);
         _sampler = new HrCropSampler(photos, recipe);
-        _validation = [.. validation.Select(set => (set.Name, (IReadOnlyList<(PixelBuffer, JointCrop)>)[.. set.Centres(ValidationSide, Block).Select(image => (image.Pixels, ValidationCrop(image.Pixels, _values)))]))];
+        _validation = [.. validation.Select(set => (set.Name, set.InBlocks())).Where(set => set.Item2.Count > 0)];
 
         IReadOnlyDictionary<string, TensorData> warm = JointSrShape.WarmStart([.. Scales.Select((_, i) => StartWeights.Network(recipe, _shape.Extractors[i], i))]);
-        using (var set = new JointSet(_shape, warm, "the warm start", trainable: false))
-            _warmScores = Validate(set, "warm_");
+        _warmScores = Scores(warm, "warm_");
         IReadOnlyDictionary<string, TensorData> start = recipe.StartFrom is { } path ? SafetensorsFile.Read(path).Tensors : warm;
         _gradients = new JointGradient(_shape, start, recipe.StartFrom ?? "the warm start", Body(recipe), Math.Min(recipe.Threads, recipe.Batch), recipe.BlocksAtOnce);
         _sets = _gradients.Parameters.Named;
@@ -66,11 +62,10 @@ internal sealed class JointSrTask : TrainingTask
         return () => _gradients.Compute(made);
     }
 
-    public override IReadOnlyDictionary<string, double> Validate(IReadOnlyList<Tensor> averages)
-    {
-        using var set = new JointSet(_shape, Combined(averages), "the averaged weights", trainable: false);
-        return new Dictionary<string, double>(Validate(set, "").Concat(_warmScores), StringComparer.Ordinal);
-    }
+    public override string? Measure => _validation.Count > 0 ? _validation[^1].Name + "_blocks_psnr_y" : null;
+
+    public override IReadOnlyDictionary<string, double> Validate(IReadOnlyList<Tensor> averages) =>
+        new Dictionary<string, double>(Scores(Combined(averages), "").Concat(_warmScores), StringComparer.Ordinal);
 
     public override IReadOnlyDictionary<string, IReadOnlyDictionary<string, TensorData>> Export(IReadOnlyList<Tensor> averages) =>
         new Dictionary<string, IReadOnlyDictionary<string, TensorData>>(StringComparer.Ordinal) { [""] = Combined(averages) };
@@ -122,21 +117,14 @@ internal sealed class JointSrTask : TrainingTask
 
     private IReadOnlyDictionary<string, TensorData> Combined(IReadOnlyList<Tensor> averages) => _gradients.Parameters.Combined(averages);
 
-    private Dictionary<string, double> Validate(JointSet set, string label)
+    private Dictionary<string, double> Scores(IReadOnlyDictionary<string, TensorData> values, string label)
     {
-        using var model = new JointPass(_shape, set.Sets, ScalarType.Float32, training: false);
         var scores = new Dictionary<string, double>(StringComparer.Ordinal);
-        foreach ((string name, IReadOnlyList<(PixelBuffer Image, JointCrop Crop)> images) in _validation)
+        foreach ((string name, IReadOnlyList<Photo> images) in _validation)
         {
-            ImageQuality[] qualities = [.. images.Select(image =>
-            {
-                using var scope = NewDisposeScope();
-                using IDisposable noGradient = no_grad();
-                Tensor made = model.Image(model.Features([image.Crop]), [image.Crop]);
-                return Metrics.Compare(image.Image, Blocks.ToImage(made, _shape.Extractors[0].Black));
-            })];
-            scores[$"{name}_{label}psnr_y"] = qualities.Average(quality => quality.PsnrY);
-            scores[$"{name}_{label}seam"] = qualities.Average(quality => quality.Seam ?? 1);
+            IReadOnlyList<ValidationScore> found = Validation.Joint(_shape, values, images);
+            scores[$"{name}_blocks_{label}psnr_y"] = found.Average(score => score.PsnrY);
+            scores[$"{name}_blocks_{label}seam"] = found.Average(score => score.Seam);
         }
         return scores;
     }

@@ -1,3 +1,4 @@
+using BbmrCluster.Networks.Catalog;
 using ScottPlot;
 
 namespace BbmrCluster.Training;
@@ -19,6 +20,20 @@ public static class LearningCurve
                 lines.Add(progress);
         }
         return lines;
+    }
+
+    /// <summary>The validation figure that decides (on photographs if there are any), over the steps; null without validation.</summary>
+    /// <param name="log">In order of the steps.</param>
+    public static ValidationCurve? Summary(IReadOnlyList<TrainingProgress> log)
+    {
+        TrainingProgress[] points = [.. log.Where(line => line.Scores is not null)];
+        string? measure = points.LastOrDefault()?.Scores!.Keys
+            .Where(name => name.EndsWith("_psnr_y", StringComparison.Ordinal) && !name.Contains("_warm_", StringComparison.Ordinal) && !name.Contains("_bicubic_", StringComparison.Ordinal))
+            .OrderByDescending(name => name.StartsWith(ValidationSet.Photographs, StringComparison.Ordinal)).FirstOrDefault();
+        if (measure is null)
+            return null;
+        points = [.. points.Where(line => line.Scores!.ContainsKey(measure))];
+        return new ValidationCurve(measure, [.. points.Select(line => line.Step)], [.. points.Select(line => Math.Round(line.Scores![measure], 3))]);
     }
 
     /// <summary>Draws the loss (left axis) and the validation figures in dB (right axis) over the steps; PNG, 960 x 540.</summary>

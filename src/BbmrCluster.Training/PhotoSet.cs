@@ -26,6 +26,9 @@ public static class PhotoSet
     /// <summary>Whether a folder has a <c>photos.tsv</c>, and so splits.</summary>
     public static bool HasSplits(string folder) => File.Exists(Path.Combine(folder, "photos.tsv"));
 
+    /// <summary>Photographs of a split, whether they are large enough or not.</summary>
+    public static int Count(string folder, string split) => List(folder, split).Count();
+
     /// <summary>Loads a split.</summary>
     /// <param name="folder">Folder with photos.tsv, or with photographs.</param>
     /// <param name="split">train or val; not used without photos.tsv.</param>

@@ -8,9 +8,6 @@ namespace BbmrCluster.Training;
 /// <summary>One super-resolution network by L1 on patches.</summary>
 internal sealed class SrTask : TrainingTask
 {
-    /// <summary>Side of the validation photographs' part that is used, HR pixels.</summary>
-    private const int ValidationSide = 384;
-
     private readonly TrainingRecipe _recipe;
     private readonly SrNetworkShape _shape;
     private readonly ParameterSet _parameters;
@@ -23,11 +20,9 @@ internal sealed class SrTask : TrainingTask
         int scale = recipe.Scale!.Value;
         (_recipe, _shape) = (recipe, recipe.ShapeAt(scale));
         _sampler = new PatchSampler([.. photos.Select(photo => PhotoSet.Pair(photo.Name, photo.Pixels, scale))], recipe);
-        _validation = [.. validation.Select(set => (set.Name, Pairs(set.Name == "benchmark" ? set.Images : set.Centres(ValidationSide, 8))))];
+        _validation = [.. validation.Select(set => (set.Name, set.Pairs(scale)))];
         _parameters = new ParameterSet(_shape.Parameters, Start(recipe, _shape), recipe.StartFrom ?? recipe.Name, trainable: true);
         _gradients = new GradientStep(_shape, _parameters, Body(recipe), Math.Min(recipe.Threads, recipe.Batch));
-
-        IReadOnlyList<TrainingPhoto> Pairs(IReadOnlyList<Photo> images) => [.. images.Select(image => PhotoSet.Pair(image.Name, image.Pixels, scale))];
     }
 
     public override IReadOnlyList<(string Name, ParameterSet Parameters)> Sets => [("network", _parameters)];
@@ -39,6 +34,8 @@ internal sealed class SrTask : TrainingTask
         PatchBatch batch = _sampler.Draw(step);
         return () => _gradients.Compute(batch.Lr, batch.Hr, _recipe.Batch, _recipe.LrPatch);
     }
+
+    public override string? Measure => _validation.Count > 0 ? _validation[^1].Name + "_psnr_y" : null;
 
     public override IReadOnlyDictionary<string, double> Validate(IReadOnlyList<Tensor> averages)
     {

@@ -23,7 +23,7 @@ public sealed record TrainingPaths(string Photos, string? Validation, string Out
 /// <param name="SecondsLeft">Time to the last step at the pace of this run.</param>
 /// <param name="Rate">Learning rate of the last step.</param>
 /// <param name="Loss">Mean loss since the last line, in the network's range.</param>
-/// <param name="Scores">Validation of the averaged weights, name to figure (dB, or a ratio for "..._seam"); null between validations.</param>
+/// <param name="Scores">Validation of the averaged weights, name to figure, e.g. "set5_psnr_y" (dB) or "photographs_blocks_seam" (a ratio); null between validations.</param>
 public sealed record TrainingProgress(int Step, double Seconds, double SecondsLeft, double Rate, double Loss, IReadOnlyDictionary<string, double>? Scores);
 
 /// <summary>Trains by AdamW what a recipe names. Deterministic: same recipe, photographs and processor, same weights.</summary>
@@ -193,8 +193,7 @@ public static class Trainer
             (_lossSum, _lossCount) = (0, 0);
             _log!.WriteLine(JsonSerializer.Serialize(line, Json));
             _log.Flush();
-            // The photographs say more than a benchmark of five images.
-            if (scores is not null && (scores.TryGetValue("photographs_psnr_y", out double score) || scores.TryGetValue("benchmark_psnr_y", out score)) && !(score <= _best))
+            if (scores is not null && _task.Measure is { } measure && scores.TryGetValue(measure, out double score) && !(score <= _best))
             {
                 _best = score;
                 WriteWeights(".best");

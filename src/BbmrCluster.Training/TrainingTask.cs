@@ -27,6 +27,9 @@ internal abstract class TrainingTask : IDisposable
     /// <returns>Name to figure, e.g. "photographs_psnr_y"; dB, but a ratio for "..._seam".</returns>
     public abstract IReadOnlyDictionary<string, double> Validate(IReadOnlyList<Tensor> averages);
 
+    /// <summary>The figure of <see cref="Validate"/> by which the best weights are known; null without validation images.</summary>
+    public abstract string? Measure { get; }
+
     /// <summary>Files of weights: suffix of the name ("" for the only one) to tensors.</summary>
     /// <param name="averages">As <see cref="Validate"/>.</param>
     public abstract IReadOnlyDictionary<string, IReadOnlyDictionary<string, TensorData>> Export(IReadOnlyList<Tensor> averages);
@@ -51,35 +54,6 @@ internal abstract class TrainingTask : IDisposable
 
     /// <summary>The type of bodies.</summary>
     protected static ScalarType Body(TrainingRecipe recipe) => recipe.Precision == "bfloat16" ? ScalarType.BFloat16 : ScalarType.Float32;
-}
-
-/// <summary>Images to validate on.</summary>
-/// <param name="Name">"benchmark" for the folder that was given, "photographs" for the split of photos.tsv.</param>
-/// <param name="Images">In ordinal order of their names.</param>
-internal sealed record ValidationSet(string Name, IReadOnlyList<Photo> Images)
-{
-    /// <summary>Both sets, as far as they are there.</summary>
-    public static IReadOnlyList<ValidationSet> Load(TrainingPaths paths, CancellationToken cancellation)
-    {
-        var sets = new List<ValidationSet>();
-        if (paths.Validation is { } folder)
-            sets.Add(new ValidationSet("benchmark", Validation.Load(folder)));
-        if (PhotoSet.HasSplits(paths.Photos))
-            sets.Add(new ValidationSet("photographs", PhotoSet.Load(paths.Photos, "val", 1, cancellation)));
-        return sets;
-    }
-
-    /// <summary>The middle of each image, at most so large, in whole units; images smaller than a unit are left out.</summary>
-    public IReadOnlyList<Photo> Centres(int largest, int unit)
-    {
-        return [.. Images.Where(image => Math.Min(image.Pixels.Width, image.Pixels.Height) >= unit).Select(image =>
-        {
-            int width = Side(image.Pixels.Width), height = Side(image.Pixels.Height);
-            return image with { Pixels = image.Pixels.Crop((image.Pixels.Width - width) / 2, (image.Pixels.Height - height) / 2, width, height) };
-        })];
-
-        int Side(int side) => Math.Min(largest, side) / unit * unit;
-    }
 }
 
 /// <summary>An image cut into blocks, in raster order.</summary>

@@ -1,5 +1,6 @@
 using BbmrCluster.Imaging;
 using BbmrCluster.Networks;
+using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.DownNet;
 using BbmrCluster.Networks.JointSr;
 using BbmrCluster.Networks.OmniSr;
@@ -144,10 +145,17 @@ public sealed class JointTrainingTests : IDisposable
             Name = "joint", Kind = TrainingKind.Jointsr, HrCrop = 256, Mix = [1, 1, 2], Batch = 1, Steps = 2, WarmupSteps = 0, LogEvery = 1, ValidateEvery = 1, LearningRate = 1e-9, EmaDecay = 0, WeightDecay = 0,
         };
         TrainingProgress last = Trainer.Run(recipe, new TrainingPaths(Photos(), null, In("out")), resume: false);
-        Assert.Equal(last.Scores!["photographs_warm_psnr_y"], last.Scores["photographs_psnr_y"], 0.002);
-        Assert.Equal(last.Scores["photographs_warm_seam"], last.Scores["photographs_seam"], 0.002);
+        Assert.Equal(last.Scores!["photographs_blocks_warm_psnr_y"], last.Scores["photographs_blocks_psnr_y"], 0.002);
+        Assert.Equal(last.Scores["photographs_blocks_warm_seam"], last.Scores["photographs_blocks_seam"], 0.002);
         var shape = Assert.IsType<JointSrShape>(NetworkShape.Recognise(SafetensorsFile.Read(In("out/joint.safetensors")).Tensors, "joint").Shape);
         Assert.Equal([2, 4, 8], shape.Scales);
+
+        ModelCard card = Assert.Single(ModelPublisher.Publish(recipe, new TrainingPaths(In("photos"), null, In("out")), new Publication(null, "none"), In("models")));
+        Assert.Equal(("omnisr-light-joint", "joint-omnisr"), (card.Network, card.Architecture));
+        Assert.Contains("photographs_blocks_seam", card.Scores.Keys);
+        Assert.Contains("photographs_blocks_warm_psnr_y", card.Scores.Keys);
+        Assert.True(card.Steps > 2, "the steps of the extractors count");
+        Assert.Equal(ModelState.Ready, new ModelCatalog(In("models")).Verify().Single(entry => entry.Model == "omnisr-light-joint").State);
     }
 
     [Fact]
@@ -205,10 +213,15 @@ public sealed class JointTrainingTests : IDisposable
         var lines = new List<TrainingProgress>();
         Trainer.Run(recipe, new TrainingPaths(Photos(), null, In("out")), resume: false, lines.Add);
         Assert.True(lines[1].Loss < lines[0].Loss, $"the distance to bicubic falls: {lines[0].Loss}, {lines[1].Loss}");
-        Assert.Contains("photographs_bicubic_psnr_y", lines[2].Scores!.Keys);
+        Assert.Contains("photographs_blocks_bicubic_psnr_y", lines[2].Scores!.Keys);
         SafetensorsFile state = SafetensorsFile.Read(In("out/pair.state.safetensors"));
         Assert.Equal(("30", "10"), (state.Metadata["downnet.steps"], state.Metadata["network.steps"]));
         Assert.Equal(new DownNetShape(4), NetworkShape.Recognise(SafetensorsFile.Read(In("out/pair.safetensors")).Tensors, "pair").Shape);
         Assert.Equal(new OmniSrShape(4, 1), NetworkShape.Recognise(SafetensorsFile.Read(In("out/pair.network.safetensors")).Tensors, "network").Shape);
+
+        IReadOnlyList<ModelCard> cards = ModelPublisher.Publish(recipe, new TrainingPaths(In("photos"), null, In("out")), new Publication(null, "none"), In("models"));
+        Assert.Equal(["downnet-omnisr-light", "omnisr-light-downnet"], cards.Select(card => card.Network));
+        Assert.All(cards, card => Assert.Equal("downnet", card.Downscaler));
+        Assert.Equal(2, new ModelCatalog(In("models")).Verify().Count(entry => entry.State == ModelState.Ready));
     }
 }

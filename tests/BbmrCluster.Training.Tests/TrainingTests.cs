@@ -289,16 +289,23 @@ public sealed class TrainingTests : IDisposable
     }
 
     [Fact]
-    public void Published_weights_have_a_card_that_the_catalog_accepts()
+    public void Published_weights_are_the_best_ones_with_a_card_that_the_catalog_accepts()
     {
-        var shape = new OmniSrShape(2, 1);
-        var images = new Dictionary<string, IReadOnlyList<TrainingPhoto>> { ["own"] = [PhotoSet.Pair("p", Picture(96, 96), 2)] };
-        ModelCard card = ModelPublisher.Publish("omnisr-light", Initialisation.FromBicubic(shape, 1), Recipe(3), 3, 1.4, "test pictures", "none", images, In("models"));
-        Assert.Equal(card.Scores["own_bicubic_psnr_y"], card.Scores["own_psnr_y"], 0.01);
+        string photos = Photos();
+        File.WriteAllText(Path.Combine(photos, "photos.tsv"), "split\tfile\tdivisor\ntrain\t0.png\t1\nval\t1.png\t1\n");
+        var paths = new TrainingPaths(photos, null, In("out"));
+        TrainingRecipe recipe = Recipe(4) with { LearningRate = 1e-5 };
+        Trainer.Run(recipe, paths, resume: false);
+        ModelCard card = Assert.Single(ModelPublisher.Publish(recipe, paths, new Publication("test pictures", "none"), In("models")));
+
+        Assert.Equal(card.Scores["photographs_bicubic_psnr_y"], card.Scores["photographs_psnr_y"], 0.05);
+        Assert.Equal([2, 4], card.Curve!.Steps);
+        Assert.Equal(card.Curve.PsnrY.Max(), card.Scores["photographs_psnr_y"], 0.002);
         Assert.Equal(JsonValueKind.Object, card.Recipe!.Value.ValueKind);
         var catalog = new ModelCatalog(In("models"));
         Assert.Equal(ModelState.Ready, catalog.Verify().First(entry => entry is { Model: "omnisr-light", Scale: 2 }).State);
         Assert.Equal(card.Sha256, catalog.Load("omnisr-light", 2).Sha256);
+        Assert.Equal(card.Curve.Steps, catalog.Load("omnisr-light", 2).Card!.Curve!.Steps);
     }
 
     [Fact]

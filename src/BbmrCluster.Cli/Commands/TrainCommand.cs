@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using BbmrCluster.Cli.CommandLine;
 using BbmrCluster.Networks;
+using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Training;
 
 namespace BbmrCluster.Cli.Commands;
@@ -16,9 +17,12 @@ internal static class TrainCommand
         var photos = new Option<string>("--photos") { Description = "Folder of photographs to train on; with photos.tsv its split val is validated on", HelpName = "DIR", Required = true };
         var validation = new Option<string?>("--validation") { Description = "Folder of PNG images to validate on as well, e.g. Set5", HelpName = "DIR" };
         var output = new Option<string>("--output", "-o") { Description = "Folder for weights, checkpoint and log", HelpName = "DIR", DefaultValueFactory = _ => "training" };
+        var publish = new Option<string?>("--publish") { Description = "When done, write the best weights with their card into this folder of models", HelpName = "DIR" };
+        var data = new Option<string?>("--data") { Description = "What the card says of the photographs", HelpName = "TEXT" };
+        var licence = new Option<string>("--licence") { Description = "What the card says of the terms of use", HelpName = "TEXT", DefaultValueFactory = _ => "Trained by BbmrCluster; mind the terms of the photographs. No photograph is part of the file." };
         var resume = new Option<bool>("--resume") { Description = "Go on from the checkpoint in the output folder" };
         var command = new BbmrCommand("train", "Trains a network by a recipe. Ctrl-C writes a checkpoint; --resume goes on from the last one, also after a kill.",
-            "bbmr train recipe.json --photos photographs --validation set5 -o training", "bbmr train recipe.json --photos photographs -o training --resume") { recipeFile, photos, validation, output, resume };
+            "bbmr train recipe.json --photos photographs --validation set5 -o training", "bbmr train recipe.json --photos photographs -o training --resume --publish models") { recipeFile, photos, validation, output, resume, publish, data, licence };
         command.RunAsync(async (parsed, services) =>
         {
             NativeRuntime.Apply();
@@ -38,6 +42,11 @@ internal static class TrainCommand
                     services.Terminal.Result(Text(progress, recipe.Steps));
                 }, stop), CancellationToken.None);
                 services.Terminal.Message($"{Path.Combine(paths.Output, recipe.Name + ".safetensors")}: done after {Amounts.Text(TimeSpan.FromSeconds(last.Seconds))}");
+                if (parsed.GetValue(publish) is { } models)
+                {
+                    foreach (ModelCard card in await Task.Run(() => ModelPublisher.Publish(recipe, paths, new Publication(parsed.GetValue(data), parsed.GetValue(licence)!), models), CancellationToken.None))
+                        services.Terminal.Message($"{Path.Combine(models, ModelNames.FileName(card.Network, card.Scale))}: written with its card");
+                }
                 return ExitCodes.Done;
             }
             catch (OperationCanceledException) when (services.Interruption.ExitCode is int code)

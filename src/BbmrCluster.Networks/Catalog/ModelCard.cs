@@ -6,6 +6,12 @@ using BbmrCluster.Networks.OmniSr;
 
 namespace BbmrCluster.Networks.Catalog;
 
+/// <summary>A validation figure over a training.</summary>
+/// <param name="Measure">Its name, e.g. "photographs_psnr_y".</param>
+/// <param name="Steps">Optimizer steps, ascending.</param>
+/// <param name="PsnrY">The figure at each of them, dB.</param>
+public sealed record ValidationCurve(string Measure, IReadOnlyList<int> Steps, IReadOnlyList<double> PsnrY);
+
 /// <summary>
 /// What is known about a weight file; JSON (snake_case) beside it under the same name. Made by <see cref="Of"/>, so that
 /// what it says of the network is read off the network.
@@ -26,6 +32,7 @@ namespace BbmrCluster.Networks.Catalog;
 /// <param name="Osags">Omni self-attention groups of OmniSR (also inside JointSR); null in other architectures.</param>
 /// <param name="Depths">Cross-refinement steps of each group of CRAFT (also inside JointSR); null in other architectures.</param>
 /// <param name="Description">The network in words; null on old cards.</param>
+/// <param name="Curve">How validation went in the recipe's training; null where none was kept.</param>
 public sealed record ModelCard(
     [property: JsonPropertyOrder(-9)] string Network, [property: JsonPropertyOrder(-9)] string Architecture,
     long Parameters, string Sha256, string Data, string Downscaler, long Steps, double Seconds,
@@ -34,7 +41,8 @@ public sealed record ModelCard(
     [property: JsonPropertyOrder(-8), JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] IReadOnlyList<int>? Scales = null,
     [property: JsonPropertyOrder(-8), JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] int? Osags = null,
     [property: JsonPropertyOrder(-8), JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] IReadOnlyList<int>? Depths = null,
-    [property: JsonPropertyOrder(-7), JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] string? Description = null)
+    [property: JsonPropertyOrder(-7), JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] string? Description = null,
+    [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] ValidationCurve? Curve = null)
 {
     private static readonly JsonSerializerOptions Json = new()
     {
