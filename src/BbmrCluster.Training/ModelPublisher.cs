@@ -113,7 +113,7 @@ public static class ModelPublisher
     }
 
     /// <summary>Weights as they come back from 16 bits.</summary>
-    private static IReadOnlyDictionary<string, TensorData> InHalfPrecision(IReadOnlyDictionary<string, TensorData> weights) => weights.ToDictionary(
+    private static Dictionary<string, TensorData> InHalfPrecision(IReadOnlyDictionary<string, TensorData> weights) => weights.ToDictionary(
         pair => pair.Key, pair => pair.Value with { Values = Array.ConvertAll(pair.Value.Values, value => (float)(Half)value) }, StringComparer.Ordinal);
 
     /// <summary>Steps and seconds of the weights that a training started from, as far as they have cards.</summary>
