@@ -28,10 +28,10 @@ internal static class Nhwc
         long rows = padding, columns = padding;
         if (groups == 1 && x.dtype == ScalarType.Float32 && x.device.type == DeviceType.CPU)
         {
-            // For a single small map, and with one thread for fewer than 16 maps, libtorch leaves oneDNN for 3x3 kernels and
-            // looks for NNPACK, which does not run everywhere; a kernel widened by zeros stays.
+            // For a single small map, and with one thread for fewer than 16 maps (one, when gradients are wanted), libtorch
+            // leaves oneDNN for 3x3 kernels and looks for NNPACK, which does not run everywhere; a kernel widened by zeros stays.
             bool tiny = x.shape[0] == 1 && x.numel() <= 20480;
-            if (tiny || (stride == 1 && x.shape[0] < 16 && get_num_threads() == 1))
+            if (tiny || (stride == 1 && x.shape[0] < (differentiable ? 2 : 16) && get_num_threads() == 1))
             {
                 weight = F.pad(weight, tiny ? [1, 1, 1, 1] : [1, 1, 0, 0]);
                 columns++;

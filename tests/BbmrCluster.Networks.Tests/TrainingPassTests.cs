@@ -24,12 +24,14 @@ public sealed class TrainingPassTests
     private static (float[] Output, float[] Input, IReadOnlyDictionary<string, TensorData> Gradients) Run(OmniSrShape shape, int height, int width, ScalarType body, bool graph)
     {
         using var parameters = new ParameterSet(shape.Parameters, Values(shape), "test", trainable: true);
-        using var network = new OmniSrNetwork(shape, parameters, body, training: true, graph);
         using var scope = NewDisposeScope();
         var random = new Random(9);
         Tensor Draw(params long[] sizes) => NativeTensors.Create([.. Enumerable.Range(0, (int)sizes.Aggregate(1L, (a, b) => a * b)).Select(_ => (random.NextSingle() * 2) - 1)], sizes);
         Tensor x = Draw(3, height, width, 3).requires_grad_(true);
-        Tensor y = network.Forward(x);
+        // The network may go before the backward pass.
+        Tensor y;
+        using (var network = new OmniSrNetwork(shape, parameters, body, training: true, graph))
+            y = network.Forward(x);
         y.backward([Draw(y.shape)]);
         return (y.data<float>().ToArray(), x.grad!.data<float>().ToArray(), parameters.Export(parameters.TakeGradient()));
     }

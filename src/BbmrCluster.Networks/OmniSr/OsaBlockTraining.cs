@@ -25,9 +25,17 @@ internal abstract class OsaBlockTraining : IDisposable
 
     /// <summary>The block's output plus its input.</summary>
     /// <param name="x">(B, H, W, 64) of the body's type, contiguous; H and W multiples of 8.</param>
-    public Tensor Forward(Tensor x) => Function.apply(x, Begin(x.shape));
+    public Tensor Forward(Tensor x)
+    {
+        Pass pass = Begin(x.shape);
+        if (is_grad_enabled() && x.requires_grad)
+            return Function.apply(x, pass);
+        Tensor result = pass.Forward(x);
+        pass.End();
+        return result;
+    }
 
-    /// <inheritdoc/>
+    /// <summary>Frees everything, after the backward passes that are still to come.</summary>
     public abstract void Dispose();
 
     /// <summary>A pass over maps of a shape, with buffers of its own until its backward pass is done.</summary>
@@ -39,6 +47,9 @@ internal abstract class OsaBlockTraining : IDisposable
         public abstract Tensor Forward(Tensor x);
 
         public abstract Tensor Backward(Tensor gradient);
+
+        /// <summary>Gives the buffers back when there is no backward pass.</summary>
+        public abstract void End();
     }
 
     [SuppressMessage("Performance", "CA1812", Justification = "Made by apply.")]
@@ -74,10 +85,11 @@ internal sealed unsafe class OsaBlockTraining<T> : OsaBlockTraining
 
     private readonly ParameterSet _parameters;
     private readonly string _name, _block;
+    private int _running;
+    private bool _disposed;
     private readonly Dictionary<string, Matrix> _matrices = new(StringComparer.Ordinal);
     private readonly Dictionary<long, Matrix> _weightGradients = [];
     private readonly Dictionary<string, Stack<Buffers>> _idle = new(StringComparer.Ordinal);
-    private readonly List<Buffers> _all = [];
     private readonly float[] _bias = GC.AllocateArray<float>(2 * Heads * Tokens * Tokens, pinned: true), _biasGradient = GC.AllocateArray<float>(Heads * Tokens * Tokens, pinned: true);
 
     public OsaBlockTraining(ParameterSet parameters, string name)
@@ -109,9 +121,17 @@ internal sealed unsafe class OsaBlockTraining<T> : OsaBlockTraining
 
     public override void Dispose()
     {
+        _disposed = true;
+        Free();
+    }
+
+    private void Free()
+    {
+        if (!_disposed || _running > 0)
+            return;
         foreach (Matrix matrix in _matrices.Values.Concat(_weightGradients.Values))
             matrix.Dispose();
-        foreach (Buffers buffers in _all)
+        foreach (Buffers buffers in _idle.Values.SelectMany(stack => stack))
             buffers.Dispose();
     }
 
@@ -121,10 +141,8 @@ internal sealed unsafe class OsaBlockTraining<T> : OsaBlockTraining
         if (!_idle.TryGetValue(key, out Stack<Buffers>? idle))
             _idle.Add(key, idle = new Stack<Buffers>());
         if (!idle.TryPop(out Buffers? buffers))
-        {
             buffers = new Buffers((int)shape[0], (int)shape[1], (int)shape[2]);
-            _all.Add(buffers);
-        }
+        _running++;
         return new BlockPass(this, buffers, idle);
     }
 
@@ -364,8 +382,15 @@ internal sealed unsafe class OsaBlockTraining<T> : OsaBlockTraining
             block.MultiplyBackward(b.Input, _local + "0.weight", b.Narrow2, b.Narrow);
             Tensor result = empty(gradient.shape, Type);
             NormTraining.AddThree(outer, b.Gradient.Data, b.Narrow.Data, b.Rows * Channels, NativeTensors.Data<T>(result));
-            idle.Push(b);
+            End();
             return result.MoveToOuterDisposeScope();
+        }
+
+        public override void End()
+        {
+            idle.Push(b);
+            block._running--;
+            block.Free();
         }
 
         /// <summary>The state before stage <paramref name="next"/>: x + the branch in the narrow buffer + bias, and its normalised form.</summary>
