@@ -30,6 +30,7 @@ internal static class Application
             ContainerCommands.Info(), ContainerCommands.Verify(), ContainerCommands.Extract(),
             ImageCommands.Superresolve(), ImageCommands.Resize(), ImageCommands.Compare(),
             ModelsCommand.Create(), TrainCommand.Create(), DoctorCommand.Create(),
+            NodeCommand.Create(),
         };
         // "bbmr", not the path of the assembly, whatever started it.
         root.HelpName = "bbmr";

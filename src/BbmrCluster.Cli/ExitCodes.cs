@@ -15,6 +15,9 @@ internal static class ExitCodes
     /// <summary>Some inputs are done, some failed.</summary>
     public const int Partly = 3;
 
+    /// <summary>A cluster node was removed by the others, or removed itself on the smaller side of a split: start it again.</summary>
+    public const int Removed = 4;
+
     /// <summary>Stopped by Ctrl-C; resumable.</summary>
     public const int Interrupted = 130;
 

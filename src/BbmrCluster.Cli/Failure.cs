@@ -1,5 +1,6 @@
 using BbmrCluster.Actors.Work;
 using BbmrCluster.Imaging;
+using BbmrCluster.Node.Cluster;
 using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Cli;
@@ -23,6 +24,7 @@ internal sealed record Failure(string Message, bool Unexpected, int ExitCode)
         Exception e = exception is AggregateException { InnerExceptions.Count: 1 } many ? many.InnerExceptions[0] : exception;
         return e switch
         {
+            NodeConfigurationException configuration => new(OneLine(configuration.Message), false, ExitCodes.Usage),
             UserErrorException user => new(user.Message, false, user.ExitCode),
             ImageRefusedException or EngineUnavailableException or ContainerException or WorkDirectoryException or InvalidDataException => new(OneLine(e.Message), false, ExitCodes.Failed),
             FileNotFoundException { FileName: { } file } when e is not BadImageFormatException && !file.Contains(", Version=", StringComparison.Ordinal) => new($"{file}: there is no such file.", false, ExitCodes.Failed),

@@ -98,6 +98,39 @@ public static class BbmrHosting
                 .WithFallback(HoconFiles.Load("persistence.sqlite")).WithFallback(SqlPersistence.DefaultConfiguration), HoconAddMode.Prepend);
     }
 
+    /// <summary>Journal and snapshots in a PostgreSQL database, shared by all coordinators. The tables are there already: <see cref="PostgresJournal.CreateSchemaAsync"/>.</summary>
+    /// <param name="builder">The builder.</param>
+    /// <param name="connection">Connection string.</param>
+    public static AkkaConfigurationBuilder WithPostgresJournal(this AkkaConfigurationBuilder builder, string connection) =>
+        builder.AddHocon(PostgresJournal.Configuration(connection, createSchema: false), HoconAddMode.Prepend);
+
+    /// <summary>
+    /// What a node of a cluster holds by its roles: coordinators, broker and directory, or the ways to them; and devices.
+    /// Remoting, clustering and (for coordinators) the journal are configured besides.
+    /// </summary>
+    /// <param name="builder">The builder.</param>
+    /// <param name="coordinator">Whether the node has the role <see cref="CoordinatorRole"/>.</param>
+    /// <param name="worker">Name of its worker.</param>
+    /// <param name="devices">Its devices; empty when it is no worker.</param>
+    /// <param name="allocators">Makes an allocator from its canonical name.</param>
+    /// <param name="settings">How coordinators work; the same on every node.</param>
+    public static AkkaConfigurationBuilder WithBbmrNode(this AkkaConfigurationBuilder builder, bool coordinator, WorkerId worker, IReadOnlyList<DeviceSlot> devices,
+        Func<string, IAllocator> allocators, CoordinationSettings settings)
+    {
+        builder.WithBbmrDefaults().AddHocon(HoconFiles.Load("cluster"), HoconAddMode.Prepend);
+        if (coordinator)
+        {
+            builder.WithWorkBroker(AkkaExecutionMode.Clustered, settings)
+                .WithImageCoordinators(AkkaExecutionMode.Clustered, allocators, settings)
+                .WithArchiveCoordinators(AkkaExecutionMode.Clustered, settings);
+        }
+        else
+        {
+            builder.WithCoordinatorProxies();
+        }
+        return devices.Count == 0 ? builder : builder.WithWorker(worker, devices, settings);
+    }
+
     /// <summary>The work broker: a plain actor, or a cluster singleton with its proxy.</summary>
     public static AkkaConfigurationBuilder WithWorkBroker(this AkkaConfigurationBuilder builder, AkkaExecutionMode mode, CoordinationSettings settings) =>
         mode == AkkaExecutionMode.Local

@@ -11,17 +11,21 @@ public sealed record DirectoryBlobStoreOptions(long? Quota = null, long Floor = 
 /// <summary>
 /// Blobs as files of a directory, one folder per image. A blob is written under a temporary name and renamed; it is
 /// compared with its XXH3-128 whenever it is read. Intermediates are not synced to the disk: a damaged one is noticed
-/// and made again. The quota counts what this process wrote and found at start.
+/// and made again. The quota counts what this process wrote and found at start; where other processes write and delete in
+/// the same directory, it is counted again every few seconds and before anything is refused.
 /// </summary>
 public sealed class DirectoryBlobStore : IBlobStore
 {
     private const string Temporary = ".tmp";
     private static int _serial;
 
+    private static readonly TimeSpan CountInterval = TimeSpan.FromSeconds(10);
+
     private readonly string _root;
     private readonly long _floor;
+    private readonly bool _exclusive;
     private readonly Lock _accounting = new();
-    private long _used;
+    private long _used, _countedAt;
 
     /// <summary>Opens or creates the directory, sweeps temporaries and counts what is there.</summary>
     /// <exception cref="StageFailedException"><see cref="FailureClass.StoreFull"/>: not even the directory can be made.</exception>
@@ -30,14 +34,15 @@ public sealed class DirectoryBlobStore : IBlobStore
         options ??= new DirectoryBlobStoreOptions();
         _root = Path.GetFullPath(root);
         _floor = options.Floor;
+        _exclusive = options.Exclusive;
         Guard(() => Directory.CreateDirectory(_root));
-        foreach (var file in new DirectoryInfo(_root).EnumerateFiles("*", SearchOption.AllDirectories).ToList())
+        foreach (var file in Files().Where(file => file.Name.EndsWith(Temporary, StringComparison.Ordinal)))
         {
-            if (!file.Name.EndsWith(Temporary, StringComparison.Ordinal))
-                _used += file.Length;
-            else if (options.Exclusive || file.LastWriteTimeUtc < DateTime.UtcNow.AddDays(-1))
-                file.Delete();
+            if (options.Exclusive || file.LastWriteTimeUtc < DateTime.UtcNow.AddDays(-1))
+                Discard(file.FullName);
         }
+        _used = Count();
+        _countedAt = Environment.TickCount64;
         Quota = options.Quota ?? (FileSystem.FreeBytes(_root) + _used) / 2;
     }
 
@@ -49,6 +54,7 @@ public sealed class DirectoryBlobStore : IBlobStore
     {
         get
         {
+            Recount(now: false);
             lock (_accounting)
                 return new StoreRoom(_used, Quota, FileSystem.FreeBytes(_root), _floor);
         }
@@ -158,18 +164,85 @@ public sealed class DirectoryBlobStore : IBlobStore
 
     private void Reserve(ImageId image, long bytes)
     {
-        lock (_accounting)
-        {
-            if (_used + bytes <= Quota)
-            {
-                _used += bytes;
-                return;
-            }
-        }
+        Recount(now: false);
+        if (TryReserve(bytes))
+            return;
+        Recount(now: true);
+        if (TryReserve(bytes))
+            return;
         // What other images hold goes in time. What the image holds itself does not: waiting would have no end.
         if (Held(image) + bytes > Quota)
             throw new StageFailedException(FailureClass.Permanent, $"it needs more work space than the limit of {FileSystem.Size(Quota)} (--max-work)") { Code = "work_space" };
         throw Full($"the work directory has reached its limit of {FileSystem.Size(Quota)}", null);
+    }
+
+    private bool TryReserve(long bytes)
+    {
+        lock (_accounting)
+        {
+            if (_used + bytes > Quota)
+                return false;
+            _used += bytes;
+            return true;
+        }
+    }
+
+    // Others write and delete here too.
+    private void Recount(bool now)
+    {
+        if (_exclusive)
+            return;
+        long last = Interlocked.Read(ref _countedAt), time = Environment.TickCount64;
+        if ((!now && time - last < CountInterval.TotalMilliseconds) || Interlocked.CompareExchange(ref _countedAt, time, last) != last)
+            return;
+        long used = Count();
+        lock (_accounting)
+            _used = used;
+    }
+
+    private long Count()
+    {
+        long sum = 0;
+        foreach (var file in Files().Where(file => !file.Name.EndsWith(Temporary, StringComparison.Ordinal)))
+        {
+            try
+            {
+                sum += file.Length;
+            }
+            catch (IOException)
+            {
+                // Deleted meanwhile.
+            }
+        }
+        return sum;
+    }
+
+    // Folders may go while they are walked through.
+    private IEnumerable<FileInfo> Files()
+    {
+        IEnumerable<DirectoryInfo> folders;
+        try
+        {
+            folders = [new DirectoryInfo(_root), .. new DirectoryInfo(_root).EnumerateDirectories()];
+        }
+        catch (IOException)
+        {
+            yield break;
+        }
+        foreach (var folder in folders)
+        {
+            FileInfo[] files;
+            try
+            {
+                files = folder.GetFiles();
+            }
+            catch (IOException)
+            {
+                continue;
+            }
+            foreach (var file in files)
+                yield return file;
+        }
     }
 
     private long Held(ImageId image)

@@ -85,6 +85,26 @@ public static class FileSystem
         _ => string.Create(CultureInfo.InvariantCulture, $"{bytes:#,0} bytes"),
     };
 
+    /// <summary>Reads an amount of bytes as people write it: "500000000", "20G" (times 1024), "1.5 TB" (times 1000); null when it is none.</summary>
+    public static long? ParseSize(string text)
+    {
+        (string Suffix, long Factor)[] units =
+        [
+            ("KiB", 1L << 10), ("MiB", 1L << 20), ("GiB", 1L << 30), ("TiB", 1L << 40),
+            ("KB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000),
+            ("K", 1L << 10), ("M", 1L << 20), ("G", 1L << 30), ("T", 1L << 40), ("B", 1), ("", 1),
+        ];
+        text = text.Trim();
+        foreach (var (suffix, factor) in units)
+        {
+            if (text.EndsWith(suffix, StringComparison.OrdinalIgnoreCase)
+                && double.TryParse(text[..^suffix.Length], NumberStyles.AllowDecimalPoint | NumberStyles.AllowTrailingWhite, CultureInfo.InvariantCulture, out double value)
+                && value * factor is >= 1 and < 9e18)
+                return (long)(value * factor);
+        }
+        return null;
+    }
+
     private static DriveInfo Drive(string path)
     {
         string existing = Path.GetFullPath(path);

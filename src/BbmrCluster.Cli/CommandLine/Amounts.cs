@@ -1,29 +1,18 @@
 using System.CommandLine.Parsing;
 using System.Globalization;
+using BbmrCluster.Actors.Work;
 
 namespace BbmrCluster.Cli.CommandLine;
 
 /// <summary>Reads and writes amounts as people type them.</summary>
 internal static class Amounts
 {
-    private static readonly (string Suffix, long Factor)[] Units =
-    [
-        ("KiB", 1L << 10), ("MiB", 1L << 20), ("GiB", 1L << 30), ("TiB", 1L << 40),
-        ("KB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000),
-        ("K", 1L << 10), ("M", 1L << 20), ("G", 1L << 30), ("T", 1L << 40), ("B", 1), ("", 1),
-    ];
-
     /// <summary>"500000000", "20G", "1.5 TB".</summary>
     public static long? Bytes(ArgumentResult argument)
     {
-        string text = argument.Tokens[0].Value.Trim();
-        foreach ((string suffix, long factor) in Units)
-        {
-            if (text.EndsWith(suffix, StringComparison.OrdinalIgnoreCase)
-                && double.TryParse(text[..^suffix.Length], NumberStyles.AllowDecimalPoint | NumberStyles.AllowTrailingWhite, CultureInfo.InvariantCulture, out double value)
-                && value * factor is >= 1 and < 9e18)
-                return (long)(value * factor);
-        }
+        string text = argument.Tokens[0].Value;
+        if (FileSystem.ParseSize(text) is { } bytes)
+            return bytes;
         argument.AddError($"'{text}' is not an amount of bytes such as 500000000, 20G or 1.5TB.");
         return null;
     }

@@ -1,0 +1,220 @@
+using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
+using Akka.Actor;
+using Akka.Cluster.Hosting;
+using Akka.Configuration;
+using Akka.Hosting;
+using Akka.Remote.Hosting;
+using BbmrCluster.Actors.Hosting;
+using BbmrCluster.Actors.Journal;
+using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Work;
+using BbmrCluster.Imaging;
+using BbmrCluster.Networks.Catalog;
+using BbmrCluster.Networks.Engine;
+using BbmrCluster.Rescaling;
+using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Hosting;
+using Microsoft.AspNetCore.Hosting.Server;
+using Microsoft.AspNetCore.Hosting.Server.Features;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
+
+namespace BbmrCluster.Node.Cluster;
+
+/// <summary>How a node came to its end.</summary>
+public enum NodeEnd
+{
+    /// <summary>It was asked to: leases are finished or given back, and the cluster knows that it left.</summary>
+    Stopped,
+
+    /// <summary>The others removed it, or it removed itself on the smaller side of a split: start it again.</summary>
+    Removed,
+}
+
+/// <summary>
+/// A process of a cluster: coordinators, a worker with its devices, the HTTP API, or any of them together. The actors are
+/// registered as in an embedded node; what differs is the mode.
+/// </summary>
+public sealed class ClusterNode : IAsyncDisposable
+{
+    private readonly WorkDirectory _work;
+    private readonly IHost _host;
+    private readonly ActorSystem _system;
+
+    private ClusterNode(WorkDirectory work, IHost host)
+    {
+        (_work, _host) = (work, host);
+        _system = host.Services.GetRequiredService<ActorSystem>();
+        Address = Akka.Cluster.Cluster.Get(_system).SelfAddress.ToString();
+        Http = host.Services.GetService<IServer>()?.Features.Get<IServerAddressesFeature>()?.Addresses.FirstOrDefault();
+    }
+
+    /// <summary>Where other nodes reach it, e.g. "akka.tcp://bbmr@10.0.0.5:4053".</summary>
+    public string Address { get; }
+
+    /// <summary>Where HTTP is served, e.g. "http://127.0.0.1:8080"; null for nowhere.</summary>
+    public string? Http { get; }
+
+    /// <summary>Starts and begins to join.</summary>
+    /// <param name="options">Checked options.</param>
+    /// <param name="log">Takes log entries, one line each.</param>
+    /// <param name="cancellation">Ends the start.</param>
+    /// <exception cref="NodeConfigurationException">A certificate, port or device cannot be used.</exception>
+    /// <exception cref="WorkDirectoryException">Work folder or database cannot be used.</exception>
+    /// <exception cref="EngineUnavailableException">A worker without device or weights.</exception>
+    public static async Task<ClusterNode> StartAsync(NodeOptions options, Action<string> log, CancellationToken cancellation = default)
+    {
+        WorkDirectory work = WorkDirectory.Open(options.Work);
+        IHost? host = null;
+        try
+        {
+            VipsRuntime.UseTemporaryDirectory(work.Temporary);
+            var blobs = new DirectoryBlobStore(options.Store, new DirectoryBlobStoreOptions(options.MaxWork, Exclusive: false));
+            var engines = new EngineFactory(new ModelCatalog(options.Models));
+            if (options.IsWorker || options.IsApi)
+                _ = engines.WeightHashes(EngineSettings.Default);
+            if (options is { IsCoordinator: true, Postgres: { } postgres })
+                await PostgresJournal.CreateSchemaAsync(postgres, options.CreateSchema, cancellation);
+
+            IHostApplicationBuilder builder = options.Http is { } http ? Web(http) : Microsoft.Extensions.Hosting.Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings());
+            builder.Logging.SetMinimumLevel(LogLevel.Warning).AddProvider(new LineLoggerProvider(log));
+            builder.Services
+                // Signals are the command line's business.
+                .AddSingleton<IHostLifetime, NoLifetime>()
+                .Configure<HostOptions>(hosting => hosting.ShutdownTimeout = options.Drain + TimeSpan.FromSeconds(60))
+                .AddSingleton(options).AddSingleton<IBlobStore>(blobs).AddSingleton(engines).AddSingleton<NodeHealth>();
+            AddActors(builder.Services, options, work, blobs, engines);
+            host = Build(builder);
+            await host.StartAsync(cancellation);
+            return new ClusterNode(work, host);
+        }
+        catch (Exception error)
+        {
+            host?.Dispose();
+            work.Dispose();
+            if (PortInUse(error) && error is not NodeConfigurationException)
+                throw new NodeConfigurationException([string.Create(CultureInfo.InvariantCulture, $"The port of {options.Bind}{(options.Http is null ? "" : $" or of {options.Http}")} cannot be used: {Innermost(error).Message}.")]);
+            throw;
+        }
+    }
+
+    /// <summary>Waits until it is told to stop or is removed from the cluster, and ends in order.</summary>
+    /// <param name="stop">Tells it to stop.</param>
+    public async Task<NodeEnd> RunAsync(CancellationToken stop)
+    {
+        var lifetime = _host.Services.GetRequiredService<IHostApplicationLifetime>();
+        var ended = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        await using CancellationTokenRegistration asked = stop.Register(() => ended.TrySetResult());
+        await using CancellationTokenRegistration stopping = lifetime.ApplicationStopping.Register(() => ended.TrySetResult());
+        _ = _system.WhenTerminated.ContinueWith(_ => ended.TrySetResult(), TaskScheduler.Default);
+        await ended.Task;
+        await _host.StopAsync(CancellationToken.None);
+        return stop.IsCancellationRequested && CoordinatedShutdown.Get(_system).ShutdownReason is not CoordinatedShutdown.ClusterDowningReason ? NodeEnd.Stopped : NodeEnd.Removed;
+    }
+
+    /// <summary>Stops at once what is still running, and gives the work folder up.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        await _system.Terminate();
+        if (_host is IAsyncDisposable host)
+            await host.DisposeAsync();
+        else
+            _host.Dispose();
+        _work.Dispose();
+    }
+
+    private static WebApplicationBuilder Web(HostPort http)
+    {
+        WebApplicationBuilder builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions { ApplicationName = typeof(ClusterNode).Assembly.GetName().Name });
+        builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel =>
+        {
+            kestrel.AddServerHeader = false;
+            if (http.IsAny)
+                kestrel.ListenAnyIP(http.Port);
+            else
+                kestrel.Listen(http.Host is "localhost" ? IPAddress.Loopback : IPAddress.TryParse(http.Host, out IPAddress? address) ? address : Dns.GetHostAddresses(http.Host)[0], http.Port);
+        });
+        builder.Services.AddRoutingCore();
+        return builder;
+    }
+
+    private static IHost Build(IHostApplicationBuilder builder)
+    {
+        if (builder is not WebApplicationBuilder web)
+            return ((HostApplicationBuilder)builder).Build();
+        WebApplication app = web.Build();
+        app.UseRouting();
+        HealthEndpoints.Map(app);
+        return app;
+    }
+
+    private static void AddActors(IServiceCollection services, NodeOptions options, WorkDirectory work, DirectoryBlobStore blobs, EngineFactory engines)
+    {
+        CoordinationSettings settings = new CoordinationSettings
+        {
+            OpenImages = options.OpenImages,
+            DeleteBlobs = blobs.DeleteImage,
+            WriteBlob = (image, label, content) => blobs.Write(image, label, 1, content),
+            DrainTime = options.Drain,
+            PageSize = 40,
+        }.Validate();
+        IReadOnlyList<DeviceSlot> devices = options.IsWorker ? NodeDevices.Slots(options, engines, blobs, work.Temporary, StandStill.FromEnvironment()) : [];
+        SslOptions? tls = options.Certificate is null ? null : NodeCertificate.Options(options);
+        string protocol = tls is null ? "akka.tcp" : "akka.ssl.tcp";
+        var remote = new RemoteOptions
+        {
+            HostName = options.Bind.Host,
+            Port = options.Bind.Port,
+            PublicHostName = options.Public.Host,
+            PublicPort = options.Public.Port == 0 ? null : options.Public.Port,
+        };
+        if (tls is not null)
+            (remote.EnableSsl, remote.Ssl) = (true, tls);
+        services.AddAkka(BbmrHosting.SystemName, (builder, _) =>
+        {
+            builder.WithBbmrNode(options.IsCoordinator, new WorkerId(options.Name), devices, Allocators.Parse, settings);
+            if (options is { IsCoordinator: true, Postgres: { } postgres })
+                builder.WithPostgresJournal(postgres);
+            else if (options.IsCoordinator)
+                builder.WithSqliteJournal(work.Journal);
+            builder
+                .WithRemoting(remote)
+                .WithClustering(new ClusterOptions
+                {
+                    Roles = [.. options.Roles],
+                    SeedNodes = [.. options.Seeds.Select(seed => $"{protocol}://{BbmrHosting.SystemName}@{seed}")],
+                    AppVersion = options.AppVersion,
+                })
+                .AddHocon(Timing(options), HoconAddMode.Prepend);
+            if (options.Seeds.Count == 0)
+            {
+                builder.AddStartup((system, _) =>
+                {
+                    var cluster = Akka.Cluster.Cluster.Get(system);
+                    cluster.Join(cluster.SelfAddress);
+                });
+            }
+        });
+        services.AddBbmrClient(settings);
+    }
+
+    private static Config Timing(NodeOptions options) => ConfigurationFactory.ParseString(string.Create(CultureInfo.InvariantCulture, $$"""
+        akka.cluster.failure-detector.acceptable-heartbeat-pause = {{options.HeartbeatPause.TotalSeconds}}s
+        akka.cluster.split-brain-resolver.stable-after = {{options.StableAfter.TotalSeconds}}s
+        akka.coordinated-shutdown.phases.service-requests-done.timeout = {{(options.Drain + CoordinationSettings.ReturnTime).TotalSeconds + 5}}s
+        """));
+
+    private static bool PortInUse(Exception error) => Innermost(error) is SocketException { SocketErrorCode: SocketError.AddressAlreadyInUse or SocketError.AccessDenied or SocketError.AddressNotAvailable };
+
+    private static Exception Innermost(Exception error) => error.InnerException is { } inner ? Innermost(inner) : error;
+
+    private sealed class NoLifetime : IHostLifetime
+    {
+        public Task WaitForStartAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
+        public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+    }
+}
