@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.CommandLine.Help;
 using System.CommandLine.Invocation;
 using System.CommandLine.Parsing;
+using BbmrCluster.Cli.Cluster;
 using BbmrCluster.Cli.CommandLine;
 using BbmrCluster.Cli.Commands;
 using BbmrCluster.Cli.Output;
@@ -30,8 +31,10 @@ internal static class Application
             ContainerCommands.Info(), ContainerCommands.Verify(), ContainerCommands.Extract(),
             ImageCommands.Superresolve(), ImageCommands.Resize(), ImageCommands.Compare(),
             ModelsCommand.Create(), TrainCommand.Create(), DoctorCommand.Create(),
-            NodeCommand.Create(),
+            NodeCommand.Create(), ClusterCommands.Submit(), ClusterCommands.Jobs(), ClusterCommands.Status(), ClusterCommands.Watch(), ClusterCommands.Nodes(), ClusterCommands.Drain(),
         };
+        foreach (Command command in ClusterCommands.Steering())
+            root.Add(command);
         // "bbmr", not the path of the assembly, whatever started it.
         root.HelpName = "bbmr";
         foreach (HelpOption help in root.Options.OfType<HelpOption>())

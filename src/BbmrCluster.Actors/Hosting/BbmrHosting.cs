@@ -122,6 +122,7 @@ public static class BbmrHosting
         {
             builder.WithWorkBroker(AkkaExecutionMode.Clustered, settings)
                 .WithImageCoordinators(AkkaExecutionMode.Clustered, allocators, settings)
+                .WithArchiveIndex(AkkaExecutionMode.Clustered)
                 .WithArchiveCoordinators(AkkaExecutionMode.Clustered, settings);
         }
         else

@@ -31,7 +31,8 @@ internal sealed class JobOptions
     /// <param name="command">The command.</param>
     /// <param name="allocates">Whether the command chooses scales (rescale, downscale).</param>
     /// <param name="reconstructs">Whether the command makes an image (rescale, upscale).</param>
-    public JobOptions(Command command, bool allocates, bool reconstructs)
+    /// <param name="local">Whether the work is done by this machine.</param>
+    public JobOptions(Command command, bool allocates, bool reconstructs, bool local = true)
     {
         _scorer.AcceptOnlyFromAmong("omnisr-light", "same", "bicubic");
         _downscaler.AcceptOnlyFromAmong("bicubic", "downnet");
@@ -75,12 +76,15 @@ internal sealed class JobOptions
             command.Add(_joint);
         }
         command.Add(_precision);
-        command.Add(_device);
-        command.Add(_threads);
-        command.Add(_workDirectory);
-        command.Add(_maxWork);
         command.Add(_force);
-        command.Add(_dryRun);
+        if (local)
+        {
+            command.Add(_device);
+            command.Add(_threads);
+            command.Add(_workDirectory);
+            command.Add(_maxWork);
+            command.Add(_dryRun);
+        }
         command.Add(_maxPixels);
         command.Add(_maxSide);
     }
@@ -124,7 +128,7 @@ internal sealed class JobOptions
             new EngineSettings(
                 parsed.GetValue(_network) ?? EngineSettings.Default.Network, parsed.GetValue(_scorer) ?? EngineSettings.Default.Scorer,
                 parsed.GetValue(_downscaler) ?? EngineSettings.Default.Downscaler, scales,
-                parsed.GetValue(_precision)!, parsed.GetValue(_device)!, parsed.GetValue(_threads), MaxBatch: 0, parsed.GetValue(_joint) ?? EngineSettings.Default.Joint),
+                parsed.GetValue(_precision)!, parsed.GetValue(_device) ?? EngineSettings.Default.Device, parsed.GetValue(_threads), MaxBatch: 0, parsed.GetValue(_joint) ?? EngineSettings.Default.Joint),
             parsed.GetValue(_allocator) ?? "sse", rate,
             parsed.GetValue(_workDirectory) ?? Path.Combine(output, ".bbmr"), parsed.GetValue(_maxWork),
             parsed.GetValue(_force), parsed.GetValue(_dryRun), new ImageLimits(parsed.GetValue(_maxPixels), parsed.GetValue(_maxSide)));

@@ -13,6 +13,7 @@ using BbmrCluster.Actors.Work;
 using BbmrCluster.Imaging;
 using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.Engine;
+using BbmrCluster.Node.Api;
 using BbmrCluster.Rescaling;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
@@ -86,6 +87,8 @@ public sealed class ClusterNode : IAsyncDisposable
                 .AddSingleton<IHostLifetime, NoLifetime>()
                 .Configure<HostOptions>(hosting => hosting.ShutdownTimeout = options.Drain + TimeSpan.FromSeconds(60))
                 .AddSingleton(options).AddSingleton<IBlobStore>(blobs).AddSingleton(engines).AddSingleton<NodeHealth>();
+            if (options.IsApi)
+                ApiEndpoints.AddServices(builder.Services);
             AddActors(builder.Services, options, work, blobs, engines);
             host = Build(builder);
             await host.StartAsync(cancellation);
@@ -146,8 +149,9 @@ public sealed class ClusterNode : IAsyncDisposable
         if (builder is not WebApplicationBuilder web)
             return ((HostApplicationBuilder)builder).Build();
         WebApplication app = web.Build();
-        app.UseRouting();
         HealthEndpoints.Map(app);
+        if (app.Services.GetRequiredService<NodeOptions>().IsApi)
+            ApiEndpoints.Map(app);
         return app;
     }
 
@@ -159,7 +163,6 @@ public sealed class ClusterNode : IAsyncDisposable
             DeleteBlobs = blobs.DeleteImage,
             WriteBlob = (image, label, content) => blobs.Write(image, label, 1, content),
             DrainTime = options.Drain,
-            PageSize = 40,
         }.Validate();
         IReadOnlyList<DeviceSlot> devices = options.IsWorker ? NodeDevices.Slots(options, engines, blobs, work.Temporary, StandStill.FromEnvironment()) : [];
         SslOptions? tls = options.Certificate is null ? null : NodeCertificate.Options(options);

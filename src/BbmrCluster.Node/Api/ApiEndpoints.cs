@@ -1,0 +1,251 @@
+using System.Net.ServerSentEvents;
+using System.Runtime.CompilerServices;
+using System.Security.Cryptography;
+using System.Text;
+using System.Text.Json;
+using System.Text.Json.Serialization;
+using Akka.Actor;
+using BbmrCluster.Actors.Client;
+using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Work;
+using BbmrCluster.Node.Cluster;
+using BbmrCluster.Rescaling;
+using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Http;
+using Microsoft.AspNetCore.Http.HttpResults;
+using Microsoft.AspNetCore.Routing;
+using Microsoft.Extensions.DependencyInjection;
+
+namespace BbmrCluster.Node.Api;
+
+/// <summary>The HTTP API of a cluster under /v1, described by /openapi/v1.json.</summary>
+internal static class ApiEndpoints
+{
+    private static readonly TimeSpan Silence = TimeSpan.FromSeconds(10);
+
+    public static void AddServices(IServiceCollection services)
+    {
+        services.AddSingleton<JobPlanner>();
+        services.AddProblemDetails();
+        services.ConfigureHttpJsonOptions(json =>
+        {
+            json.SerializerOptions.PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower;
+            json.SerializerOptions.UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow;
+            json.SerializerOptions.Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping;
+        });
+        services.AddOpenApi("v1", api => api.AddDocumentTransformer((document, _, _) =>
+        {
+            document.Info.Title = "BbmrCluster";
+            document.Info.Version = NodeOptions.ProgramVersion;
+            document.Info.Description = "Jobs over photographs: submit, watch, steer; the nodes that do them. Errors are problem+json (RFC 9457).";
+            return Task.CompletedTask;
+        }));
+    }
+
+    public static void Map(WebApplication app)
+    {
+        app.Use(ProblemsAsync);
+        app.Use(AdmittedAsync);
+        app.MapOpenApi();
+        RouteGroupBuilder v1 = app.MapGroup("/v1").ProducesProblem(400).ProducesProblem(401).ProducesProblem(503);
+        RouteGroupBuilder jobs = v1.MapGroup("/jobs").WithTags("jobs");
+        jobs.MapPost("/", SubmitAsync).WithName("submit").ProducesProblem(422)
+            .WithSummary("Submits a job. The same Idempotency-Key with the same images gives the job that is there already.");
+        jobs.MapGet("/", ListAsync).WithName("jobs").WithSummary("Jobs, the latest submission first.");
+        jobs.MapGet("/{id}", StatusAsync).WithName("status").ProducesProblem(404).WithSummary("How a job stands: progress and time left.");
+        jobs.MapGet("/{id}/images", ImagesAsync).WithName("images").ProducesProblem(404).WithSummary("Images of a job, all or those in one state.");
+        jobs.MapGet("/{id}/events", EventsAsync).WithName("events").ProducesProblem(404).WithSummary("What happens to a job from now on, as server-sent events; ends with job_finished.");
+        jobs.MapPost("/{id}/pause", (string id, BbmrClient client, CancellationToken stop) => SteerAsync(id, client, client.PauseAsync, stop)).WithName("pause").ProducesProblem(404).ProducesProblem(409)
+            .WithSummary("Takes leases back and grants none until the job is resumed.");
+        jobs.MapPost("/{id}/resume", (string id, BbmrClient client, CancellationToken stop) => SteerAsync(id, client, client.ResumeAsync, stop)).WithName("resume").ProducesProblem(404).ProducesProblem(409)
+            .WithSummary("Ends a pause.");
+        jobs.MapPost("/{id}/cancel", (string id, BbmrClient client, CancellationToken stop) => SteerAsync(id, client, client.CancelAsync, stop)).WithName("cancel").ProducesProblem(404).ProducesProblem(409)
+            .WithSummary("Gives up the images that are not done; finished ones stay.");
+        jobs.MapPost("/{id}/retry", (string id, BbmrClient client, CancellationToken stop) => SteerAsync(id, client, client.RetryAsync, stop)).WithName("retry").ProducesProblem(404).ProducesProblem(409)
+            .WithSummary("Tries failed images again; a cancelled job goes on.");
+        ClusterEndpoints.Map(v1);
+    }
+
+    internal static ProblemHttpResult Problem(int status, string title, string detail) => TypedResults.Problem(detail, statusCode: status, title: title);
+
+    private static async Task<Results<Accepted<JobStatus>, ProblemHttpResult>> SubmitAsync(JobRequest request, HttpContext context, BbmrClient client, JobPlanner planner, CancellationToken stop)
+    {
+        string? key = context.Request.Headers["Idempotency-Key"] is [{ Length: > 0 } given] ? given : null;
+        if (key?.Length > 255)
+            return Problem(400, "Malformed request", "An Idempotency-Key has at most 255 characters.");
+        if (!Enum.TryParse(request.OnBadBlock, ignoreCase: true, out PoisonRule rule) || !Enum.IsDefined(rule))
+            return Problem(422, "Job refused", $"There is no on_bad_block '{request.OnBadBlock}': quarantine or fail.");
+        if (request.Priority is < 0 or > 9 || request.Attempts is < 1 or > 100)
+            return Problem(422, "Job refused", "The priority is 0 to 9 and the attempts are 1 to 100.");
+        // Reads folders and weights: not on a thread that answers others.
+        (IReadOnlyList<ImageJob> images, IReadOnlyList<RefusedInput> refused) = await Task.Run(() => planner.Plan(request, null), stop);
+        ArchiveId? id = key is null ? null : new ArchiveId("k" + Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(key)))[..31]);
+        string name = request.Name.Length > 0 ? request.Name : Path.GetFileName((request.Inputs.Count > 0 ? request.Inputs[0] : request.Manifest!).TrimEnd('/'));
+        var spec = new ArchiveSpec(images, new WorkPolicy(new Priority(request.Priority), request.Attempts, rule), name, id);
+        RefusedInputModel[] notTaken = [.. refused.Select(one => new RefusedInputModel(one.DisplayName, one.Code, one.Reason))];
+        if (key is null || await client.FindAsync(spec.Id, stop) is not { Phase: not ArchivePhase.Submitting } known)
+        {
+            try
+            {
+                await using ArchiveRun run = await client.SubmitAsync(spec, stop);
+            }
+            catch (ArchiveRefusedException) when (key is not null)
+            {
+                return Problem(422, "Key used before", "This Idempotency-Key was used for a job over other images.");
+            }
+        }
+        else if (known.Images != images.Count || !await SameImagesAsync(client, spec, stop))
+        {
+            return Problem(422, "Key used before", "This Idempotency-Key was used for a job over other images.");
+        }
+        // The list of jobs hears of a new one a moment later.
+        ArchiveOverview? overview = null;
+        for (int i = 0; i < 50 && (overview = await client.FindAsync(spec.Id, stop)) is null; i++)
+            await Task.Delay(100, stop);
+        return overview is null ? Problem(503, "Cluster silent", "The job is taken, but the list of jobs does not know it yet.")
+            : TypedResults.Accepted($"/v1/jobs/{spec.Id}", JobStatus.Of(overview, notTaken.Length == 0 ? null : notTaken));
+    }
+
+    private static async Task<bool> SameImagesAsync(BbmrClient client, ArchiveSpec spec, CancellationToken stop)
+    {
+        IReadOnlyList<ArchiveItem>? there = await client.ItemsAsync(spec.Id, 0, 100, null, stop);
+        return there is not null && there.Select(item => item.ImageId).SequenceEqual(spec.Images.Take(there.Count).Select(image => image.Id));
+    }
+
+    private static async Task<Listing<JobStatus>> ListAsync(BbmrClient client, CancellationToken stop, string? state = null, int from = 0, int count = 100)
+    {
+        from = Math.Max(0, from);
+        List<JobStatus> all = [.. (await client.ListAsync(stop)).Select(one => JobStatus.Of(one)).Where(one => state is null || one.State == state)];
+        int end = Math.Min(all.Count, from + Math.Clamp(count, 1, 1000));
+        return new Listing<JobStatus>(from >= all.Count ? [] : all[from..end], end < all.Count ? end : null);
+    }
+
+    private static async Task<Results<Ok<JobStatus>, ProblemHttpResult>> StatusAsync(string id, BbmrClient client, CancellationToken stop) =>
+        Parse(id) is { } archive && await client.FindAsync(archive, stop) is { } found ? TypedResults.Ok(JobStatus.Of(found)) : NoJob(id);
+
+    private static async Task<Results<Ok<Listing<JobImage>>, ProblemHttpResult>> ImagesAsync(string id, BbmrClient client, CancellationToken stop, string? state = null, int from = 0, int count = 100)
+    {
+        ItemState? wanted = null;
+        if (state is not null)
+        {
+            if (!Enum.TryParse(state, ignoreCase: true, out ItemState parsed) || !Enum.IsDefined(parsed))
+                return Problem(400, "Malformed request", $"There is no state '{state}': pending, done, skipped or failed.");
+            wanted = parsed;
+        }
+        int most = Math.Clamp(count, 1, 1000);
+        if (Parse(id) is not { } archive || await client.FindAsync(archive, stop) is null || await client.ItemsAsync(archive, Math.Max(0, from), most, wanted, stop) is not { } items)
+            return NoJob(id);
+        return TypedResults.Ok(new Listing<JobImage>([.. items.Select(JobImage.Of)], items.Count == most ? items[^1].Item + 1 : null));
+    }
+
+    private static async Task<IResult> EventsAsync(string id, BbmrClient client, CancellationToken stop)
+    {
+        if (Parse(id) is not { } archive || await client.FindAsync(archive, stop) is null || await client.WatchAsync(archive, stop) is not { } run)
+            return NoJob(id);
+        return TypedResults.ServerSentEvents(Events(run, stop));
+    }
+
+    private static async IAsyncEnumerable<SseItem<JobEvent>> Events(ArchiveRun run, [EnumeratorCancellation] CancellationToken stop)
+    {
+        await using ArchiveRun watched = run;
+        await using IAsyncEnumerator<JobNotification> notifications = run.Notifications.GetAsyncEnumerator(stop);
+        Task<bool> next = notifications.MoveNextAsync().AsTask();
+        while (true)
+        {
+            // Something now and then, so that both sides notice when the other is gone.
+            if (await Task.WhenAny(next, Task.Delay(Silence, stop)) != next)
+            {
+                stop.ThrowIfCancellationRequested();
+                yield return new SseItem<JobEvent>(new JobEvent("ping", run.Id.Value), "ping");
+                continue;
+            }
+            if (!await next)
+                yield break;
+            JobNotification notification = notifications.Current;
+            if (JobEvent.Of(run.Id, notification) is { } one)
+                yield return new SseItem<JobEvent>(one, one.Event);
+            if (notification is JobNotification.ArchiveFinished)
+                yield break;
+            next = notifications.MoveNextAsync().AsTask();
+        }
+    }
+
+    private static async Task<Results<Ok<JobStatus>, ProblemHttpResult>> SteerAsync(string id, BbmrClient client, Func<ArchiveId, CancellationToken, Task<bool>> steer, CancellationToken stop)
+    {
+        if (Parse(id) is not { } archive || await client.FindAsync(archive, stop) is null || !await steer(archive, stop) || await client.FindAsync(archive, stop) is not { } found)
+            return NoJob(id);
+        return TypedResults.Ok(JobStatus.Of(found));
+    }
+
+    private static ArchiveId? Parse(string id)
+    {
+        try
+        {
+            return new ArchiveId(id);
+        }
+        catch (ArgumentException)
+        {
+            return null;
+        }
+    }
+
+    private static ProblemHttpResult NoJob(string id) => Problem(404, "No such job", $"There is no job '{id}'.");
+
+    /// <summary>Whoever may command the cluster: with the token, or from this machine where none is set.</summary>
+    private static async Task AdmittedAsync(HttpContext context, RequestDelegate next)
+    {
+        if (context.Request.Path.StartsWithSegments("/healthz", StringComparison.Ordinal))
+        {
+            await next(context);
+            return;
+        }
+        NodeOptions options = context.RequestServices.GetRequiredService<NodeOptions>();
+        if (options.Token is { } token)
+        {
+            const string scheme = "Bearer ";
+            string shown = context.Request.Headers.Authorization.ToString();
+            byte[] given = SHA256.HashData(Encoding.UTF8.GetBytes(shown.StartsWith(scheme, StringComparison.OrdinalIgnoreCase) ? shown[scheme.Length..].Trim() : ""));
+            if (!CryptographicOperations.FixedTimeEquals(given, SHA256.HashData(Encoding.UTF8.GetBytes(token))))
+            {
+                context.Response.Headers.WWWAuthenticate = "Bearer";
+                await Problem(401, "Not admitted", "Show the token of this cluster as 'Authorization: Bearer TOKEN' (BBMR_TOKEN).").ExecuteAsync(context);
+                return;
+            }
+        }
+        else if (!options.Insecure && (!new HostPort(context.Request.Host.Host.Trim('[', ']'), 0).IsLoopback || context.Request.Headers.Origin.Count > 0))
+        {
+            // Without a token, what reaches this port from a web page must not count as the user.
+            await Problem(403, "Not admitted", "Without a token this API answers programs on its own machine only.").ExecuteAsync(context);
+            return;
+        }
+        await next(context);
+    }
+
+    private static async Task ProblemsAsync(HttpContext context, RequestDelegate next)
+    {
+        try
+        {
+            await next(context);
+        }
+        catch (Exception error) when (!context.Response.HasStarted && Explained(error) is { } problem)
+        {
+            if (problem.StatusCode == 503)
+                context.Response.Headers.RetryAfter = "5";
+            await problem.ExecuteAsync(context);
+        }
+        catch (OperationCanceledException) when (context.RequestAborted.IsCancellationRequested)
+        {
+            // The client has gone.
+        }
+    }
+
+    private static ProblemHttpResult? Explained(Exception error) => error switch
+    {
+        BadHttpRequestException bad => Problem(bad.StatusCode, "Malformed request", bad.InnerException is JsonException json ? json.Message : bad.Message),
+        RequestRefusedException or EngineUnavailableException => Problem(422, "Job refused", error.Message),
+        ArchiveRefusedException => Problem(409, "Not possible now", error.Message),
+        AskTimeoutException or TimeoutException => Problem(503, "Cluster silent", "No coordinator answered in time; it may be starting or moving. Try again."),
+        OperationCanceledException => null,
+        _ => Problem(500, "Unexpected error", error.Message),
+    };
+}
