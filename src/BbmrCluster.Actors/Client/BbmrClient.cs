@@ -161,6 +161,35 @@ public sealed class BbmrClient
     /// <exception cref="ArchiveRefusedException">Its images are still coming in.</exception>
     public Task<bool> RetryAsync(ArchiveId id, CancellationToken cancellation = default) => ControlAsync(id, ArchiveControl.Retry, cancellation);
 
+    /// <summary>All workers with the leases they hold, by id.</summary>
+    public async Task<IReadOnlyList<WorkerOverview>> WorkersAsync(CancellationToken cancellation = default)
+    {
+        var broker = await _registry.GetAsync<WorkBrokerKey>(cancellation);
+        var all = new List<WorkerOverview>();
+        while (true)
+        {
+            var some = await broker.Ask<BrokerCommands.Workers>(new BrokerCommands.ListWorkers(all.Count), Patience, cancellation);
+            all.AddRange(some.Items);
+            if (some.Items.Count == 0)
+                return [.. all.DistinctBy(one => one.Id)];
+        }
+    }
+
+    /// <summary>A worker gets no more leases: it finishes what its devices have begun, returns the rest and is then <see cref="WorkerPhase.Drained"/>.</summary>
+    /// <returns>Null when there is no such worker.</returns>
+    public Task<WorkerOverview?> DrainAsync(WorkerId id, CancellationToken cancellation = default) => ManageAsync(new BrokerCommands.DrainWorker(id), cancellation);
+
+    /// <summary>A worker that was drained gets leases again.</summary>
+    /// <returns>Null when there is no such worker.</returns>
+    public Task<WorkerOverview?> UndrainAsync(WorkerId id, CancellationToken cancellation = default) => ManageAsync(new BrokerCommands.UndrainWorker(id), cancellation);
+
+    private async Task<WorkerOverview?> ManageAsync(object command, CancellationToken cancellation)
+    {
+        var broker = await _registry.GetAsync<WorkBrokerKey>(cancellation);
+        var answer = await broker.Ask<BrokerCommands.Workers>(command, Patience, cancellation);
+        return answer.Items.Count == 0 ? null : answer.Items[0];
+    }
+
     private async Task<bool> ControlAsync(ArchiveId id, ArchiveControl control, CancellationToken cancellation)
     {
         var archives = await _registry.GetAsync<ArchiveCoordinatorKey>(cancellation);

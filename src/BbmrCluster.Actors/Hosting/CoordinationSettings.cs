@@ -41,6 +41,12 @@ public sealed record CoordinationSettings
     /// <summary>How often whoever waits for another actor repeats itself (default 5 s).</summary>
     public TimeSpan ReminderInterval { get; init; } = TimeSpan.FromSeconds(5);
 
+    /// <summary>How long the broker gathers news before it deals out workers anew (default 50 ms).</summary>
+    public TimeSpan PlacementInterval { get; init; } = TimeSpan.FromMilliseconds(50);
+
+    /// <summary>A lease that takes so many times as long as usual is granted a second time to a device that stands idle (default 2, at least 1).</summary>
+    public double SecondLeaseFactor { get; init; } = 2;
+
     /// <summary>How long a stop waits for devices to give their leases back (default 60 s).</summary>
     public TimeSpan StopTimeout { get; init; } = TimeSpan.FromSeconds(60);
 
@@ -76,6 +82,8 @@ public sealed record CoordinationSettings
         Check(FullPollInterval > TimeSpan.Zero, nameof(FullPollInterval));
         Check(TickInterval > TimeSpan.Zero, nameof(TickInterval));
         Check(ReminderInterval > TimeSpan.Zero, nameof(ReminderInterval));
+        Check(PlacementInterval > TimeSpan.Zero, nameof(PlacementInterval));
+        Check(SecondLeaseFactor >= 1, nameof(SecondLeaseFactor));
         Check(StopTimeout > TimeSpan.Zero, nameof(StopTimeout));
         Check(DrainTime >= TimeSpan.Zero, nameof(DrainTime));
         return this;

@@ -114,7 +114,7 @@ internal sealed partial class ImageCoordinator
                 _book.Measure(lease, Now);
             }
             // Behind the scores in the queue: until they are written nobody else gets the range.
-            Enqueue(_ => [], () => _book.End(lease.Id));
+            Enqueue(_ => [], () => EndWithTwins(lease));
         }
     }
 

@@ -25,6 +25,11 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     // Bytes of a lease's lists from which they go by way of the blob store; messages stay well below 64 KiB.
     private const int LargeWork = 40_000;
 
+    // More workers than these are not for one image.
+    private const int MostUseful = 512;
+
+    private static readonly TimeSpan AnnounceInterval = TimeSpan.FromMilliseconds(200);
+
     private readonly ImageId _id;
     private readonly IActorRef _broker;
     private readonly CoordinationSettings _settings;
@@ -41,7 +46,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     private LeaseBook _book;
     private DateTimeOffset _lastWrite, _lastCounted, _lastAnnounced, _probeAt, _stopBy;
     private bool _active, _allocating, _reconstructed, _forgetting, _onlyCurrent, _discard, _rejected;
-    private int _pausedAfter, _counts;
+    private int _pausedAfter, _counts, _announced;
     private IActorRef? _stopping;
 
     public ImageCoordinator(ImageId id, IActorRef broker, Func<string, IAllocator> allocators, CoordinationSettings settings)
@@ -49,7 +54,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     {
         (_id, _broker, _settings, _book) = (id, broker, settings, new LeaseBook(0, settings));
         _allocator = Context.ActorOf(AllocatorActor.Props(allocators), "allocator");
-        _reconstruction = Context.ActorOf(ReconstructionActor.Props(settings.ReconstructionWindow), "reconstruction");
+        _reconstruction = Context.ActorOf(ReconstructionActor.Props(), "reconstruction");
 
         Recover<Batch>(batch => Restore(batch.Events));
         Recover<RecoveryCompleted>(_ => _book = new LeaseBook(LastSequenceNr, _settings));
@@ -138,7 +143,9 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         if (State.Plan is { } plan && State.Scales is not null && State.Job!.Reconstructs)
         {
             _reconstruction.Tell(new ImageChildren.StripsChanged(
-                [.. plan.Of(Stage.Reconstruct).Select(State.IsReady)], [.. plan.Of(Stage.Reconstruct).Select(State.IsDone)]));
+                [.. plan.Of(Stage.Reconstruct).Select(State.IsReady)], [.. plan.Of(Stage.Reconstruct).Select(State.IsDone)],
+                // A window that keeps one worker busy would keep others idle.
+                Math.Max(_settings.ReconstructionWindow, 3 * _workers.Count)));
         }
         Continue();
     }
@@ -276,7 +283,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         // Same job, same bytes: another class of device gets nothing.
         if (request.DeviceClasses.Count == 0 || State.Job is null || request.DeviceClasses.Contains(State.Job.DeviceClass, StringComparer.Ordinal))
         {
-            while (granted < request.Count && Next() is { } piece)
+            while (granted < request.Count && (Next() ?? (request.Second && Working && !Paused ? _book.Second(State, request.Worker, Now) : null)) is { } piece)
             {
                 Grant(piece, request.Worker);
                 granted++;
@@ -387,7 +394,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         else if (!State.InProgress || State.IsDone(lease.Range))
         {
             _book.Measure(lease, Now);
-            _book.End(lease.Id);
+            EndWithTwins(lease);
         }
         else
         {
@@ -411,10 +418,26 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         Enqueue(_ => [], () => GiveBack(lease with { Attempt = lease.Attempt + 1 }));
     }
 
+    private void EndWithTwins(Lease lease)
+    {
+        foreach (var twin in _book.Twins(lease).ToList())
+        {
+            Cancel(twin);
+            _book.End(twin.Id);
+        }
+        _book.End(lease.Id);
+    }
+
     private void Failed(Lease lease, FailureClass failure, string message, BlobRef? lost, string? code)
     {
         lease.Closing = true;
         var stage = lease.Range.Stage;
+        if (failure is FailureClass.Transient or FailureClass.Block && _book.Twins(lease).Any())
+        {
+            // Another worker is at the same range: its word counts.
+            _book.End(lease.Id);
+            return;
+        }
         if (failure != FailureClass.StoreFull && lease.Id.Number > _pausedAfter)
             Unpause();
         _log.Debug("Image {Image}, lease {Lease}, {Range} failed: {Failure}, {Message}", _id, lease.Id, lease.Range, failure, message);
@@ -460,7 +483,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
 
     private void GiveBack(Lease lease)
     {
-        if (_book.End(lease.Id) is not null && State.InProgress)
+        if (_book.End(lease.Id) is not null && State.InProgress && !_book.Twins(lease).Any())
             _book.Requeue(lease, Now);
     }
 
@@ -496,12 +519,9 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
             _allocator.Tell(new ImageChildren.Allocate(job.Allocator, job.Rate, facts.Grid, job.Engine.Scales, State.AllScores(), [.. State.Quarantined]));
         }
         MaybeFlush();
-        if (_waiting.Count > 0 && Next() is not null)
-        {
-            foreach (var worker in _waiting)
-                _workers[worker].Tell(new LeaseReplies.WorkReady(_id));
-            _waiting.Clear();
-        }
+        OfferWork();
+        if (Working && Now - _lastAnnounced >= AnnounceInterval && Math.Max(_announced, 1) is var before && Useful() is var useful && (useful >= 2 * before || 2 * useful <= before))
+            Announce();
         if (_stopping is { } archive && Settled && (!_book.Busy || Now >= _stopBy))
         {
             _stopping = null;
@@ -526,6 +546,13 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
 
     private void OnTick()
     {
+        // Those that were told may have had no use for it.
+        if (_waiting.Count > 0 && Next() is not null)
+        {
+            foreach (var worker in _waiting)
+                _workers[worker].Tell(new LeaseReplies.WorkReady(_id));
+            _waiting.Clear();
+        }
         foreach (var lease in _book.Overdue(Now))
         {
             Cancel(lease);
@@ -536,13 +563,27 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         Continue();
     }
 
+    /// <summary>Tells as many of the workers that wait as there may be leases for.</summary>
+    private void OfferWork()
+    {
+        if (_waiting.Count == 0 || Next() is null)
+            return;
+        foreach (var worker in _waiting.Take(Math.Max(1, Useful() - _book.InFlight.Count)).ToList())
+        {
+            _workers[worker].Tell(new LeaseReplies.WorkReady(_id));
+            _waiting.Remove(worker);
+        }
+    }
+
+    private int Useful() => _book.Useful(State, Allowed, Now, MostUseful);
+
     private void Announce()
     {
         _lastAnnounced = Now;
         if (!Working)
             return;
-        int open = State.Plan is { } plan ? State.Stages.SelectMany(plan.Of).Count(unit => !State.IsDone(unit)) : 1;
-        _broker.Tell(new BrokerFacts.ImageWaiting(_id, _watchers.Keys.FirstOrDefault(), State.Policy.Priority, open));
+        _announced = Paused ? 1 : Useful();
+        _broker.Tell(new BrokerFacts.ImageWaiting(_id, _watchers.Keys.FirstOrDefault(), State.Policy.Priority, State.Job!.DeviceClass, _announced));
     }
 
     private void Notify(JobNotification notification)

@@ -74,6 +74,38 @@ internal sealed class LeaseBook(long epoch, CoordinationSettings settings)
             };
     }
 
+    /// <summary>
+    /// A second lease of a range that another worker takes long with: near the end of an image one slow or hanging device
+    /// must not hold up all others. Whichever result comes first counts.
+    /// </summary>
+    public Piece? Second(ImageState state, WorkerId worker, DateTimeOffset now)
+    {
+        var (slow, worst) = ((Lease?)null, settings.SecondLeaseFactor);
+        foreach (var lease in _inFlight.Values)
+        {
+            if (lease.Closing || lease.Worker == worker || lease.Range.Stage is not (Stage.Score or Stage.Pack or Stage.Reconstruct)
+                || !_secondsPerBlock.TryGetValue(lease.Range.Stage, out double usual) || state.IsDone(lease.Planned) || Twins(lease).Any())
+                continue;
+            double times = (now - lease.GrantedAt).TotalSeconds / (usual * lease.Range.BlockCount);
+            if (times >= worst)
+                (slow, worst) = (lease, times);
+        }
+        return slow is null ? null : new Piece(slow.Range, slow.Planned, slow.Attempt + 1, now);
+    }
+
+    /// <summary>Other leases of the same range.</summary>
+    public IEnumerable<Lease> Twins(Lease lease) => _inFlight.Values.Where(other => other.Range == lease.Range && other.Id != lease.Id && !other.Closing);
+
+    /// <summary>How many leases could be in workers' hands, counted up to a limit.</summary>
+    public int Useful(ImageState state, Func<WorkUnit, bool> allowed, DateTimeOffset now, int limit)
+    {
+        int held = _inFlight.Values.Count(lease => !lease.Closing);
+        int ready = _pieces.Count(piece => piece.NotBefore <= now && state.IsReady(piece.Range) && allowed(piece.Planned));
+        if (state.Plan is null)
+            return Math.Min(limit, held + ready + (IsTaken(new WorkUnit(Stage.Ingest, 0, 0)) ? 0 : 1));
+        return Math.Min(limit, held + ready + Planned(state).Where(unit => state.IsReady(unit) && allowed(unit) && !IsTaken(unit)).Take(limit).Count());
+    }
+
     public Lease Grant(Piece piece, WorkerId worker, DateTimeOffset now)
     {
         _pieces.Remove(piece);

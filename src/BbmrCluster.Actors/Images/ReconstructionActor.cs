@@ -10,19 +10,16 @@ namespace BbmrCluster.Actors.Images;
 /// </summary>
 internal sealed class ReconstructionActor : ReceiveActor
 {
-    public ReconstructionActor(int window)
-    {
-        Receive<ImageChildren.StripsChanged>(strips => Context.Parent.Tell(Open(strips, window)));
-    }
+    public ReconstructionActor() => Receive<ImageChildren.StripsChanged>(strips => Context.Parent.Tell(Open(strips)));
 
-    public static Props Props(int window) => Akka.Actor.Props.Create(() => new ReconstructionActor(window));
+    public static Props Props() => Akka.Actor.Props.Create(() => new ReconstructionActor());
 
-    internal static ImageChildren.ReconstructionOpen Open(ImageChildren.StripsChanged strips, int window)
+    internal static ImageChildren.ReconstructionOpen Open(ImageChildren.StripsChanged strips)
     {
         int first = 0;
         while (first < strips.Reconstructed.Count && strips.Reconstructed[first])
             first++;
-        int end = Math.Min(first + window, strips.Reconstructed.Count);
+        int end = Math.Min(first + strips.Window, strips.Reconstructed.Count);
         return new ImageChildren.ReconstructionOpen([.. Enumerable.Range(first, end - first).Where(i => strips.Packed[i] && !strips.Reconstructed[i])],
             first == strips.Reconstructed.Count);
     }

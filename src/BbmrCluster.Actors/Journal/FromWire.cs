@@ -45,7 +45,7 @@ internal static class FromWire
         "io" => new ImageCommands.OpenImage(new(m.Image), new(m.Archive), new(m.Run), Policy(m.Policy, 0), Job(m.Jobs[0])),
         "ix" => new ImageCommands.StopImage(new(m.Image), m.Flag),
         "ia" => new ImageCommands.AcknowledgeOutcome(new(m.Image), new(m.Run)),
-        "lq" => new ImageCommands.RequestLeases(new(m.Image), new(m.Worker), m.Number, [.. m.Names]),
+        "lq" => new ImageCommands.RequestLeases(new(m.Image), new(m.Worker), m.Number, [.. m.Names], m.Flag),
         "lg" => new LeaseReplies.LeaseGranted(new(m.Image), Lease(m.Lease), Work(m.Work), Blob(m.Blob)),
         "ln" => new LeaseReplies.LeasesExhausted(new(m.Image)),
         "lw" => new LeaseReplies.WorkReady(new(m.Image)),
@@ -56,11 +56,15 @@ internal static class FromWire
         "lf" => new LeaseFacts.LeaseFailed(new(m.Image), Lease(m.Lease), (FailureClass)m.Number, m.Text, Blob(m.Blob), m.HasCode ? m.Code : null),
         "lb" => new LeaseFacts.LeaseReturned(new(m.Image), Lease(m.Lease)),
         "lh" => new LeaseFacts.LeasesHeld(new(m.Image), [.. m.Leases.Select(Lease)]),
-        "bw" => new BrokerFacts.WorkerPresent(new(m.Worker), m.Number),
-        "bi" => new BrokerFacts.ImageWaiting(new(m.Image), new(m.Archive), new(m.Priority), m.Number),
+        "bw" => new BrokerFacts.WorkerPresent(Worker(m.Workers[0])),
+        "bi" => new BrokerFacts.ImageWaiting(new(m.Image), new(m.Archive), new(m.Priority), m.Text, m.Number),
         "bg" => new BrokerFacts.ImageGone(new(m.Image)),
         "bd" => new BrokerCommands.DrainWorker(new(m.Worker)),
-        "ba" => new BrokerNotices.Assignment([.. m.Names.Select(name => new ImageId(name))]),
+        "bu" => new BrokerCommands.UndrainWorker(new(m.Worker)),
+        "bl" => new BrokerCommands.ListWorkers(m.Number),
+        "bv" => new BrokerCommands.Workers([.. m.Workers.Select(Worker)]),
+        "ba" => new BrokerNotices.Assignment(
+            [.. m.Shares.Select(share => new ArchiveShare(new(share.Archive), share.Weight, [.. share.Images.Select(image => new ImageId(image))]))], m.Flag),
         _ => throw new ArgumentException($"'{manifest}' is not a manifest of this version.", nameof(manifest)),
     };
 
@@ -130,6 +134,10 @@ internal static class FromWire
     private static ArchiveOverview Overview(W.Overview wire) => new(new(wire.Id), wire.Name, new(wire.Priority), (ArchivePhase)wire.Phase, wire.Images, wire.Done, wire.Skipped,
         wire.Failed, wire.Open, wire.Progress, At(wire.SubmittedTicks), wire.HasFinishedTicks ? At(wire.FinishedTicks) : null,
         wire.HasRemainingSeconds ? wire.RemainingSeconds : null, wire.HasWaiting ? wire.Waiting : null);
+
+    private static WorkerOverview Worker(W.WorkerView wire) => new(new(wire.Id), wire.Address, wire.Devices, [.. wire.DeviceClasses], (WorkerPhase)wire.Phase, wire.BlocksPerSecond,
+        [.. wire.Images.Select(image => new ImageId(image))],
+        [.. wire.Leases.Select(lease => new LeaseOverview(new(lease.Image), lease.Lease, (Stage)lease.Stage, lease.FirstBlock, lease.BlockCount, lease.Seconds, lease.Running))]);
 
     private static ArchiveItem Listed(W.ListedItem wire) => new(wire.Item, new(wire.Id), wire.DisplayName, (ItemState)wire.State, wire.HasCode ? wire.Code : null,
         wire.HasMessage ? wire.Message : null, wire.HasProgress ? wire.Progress : null);

@@ -61,6 +61,9 @@ internal sealed class ProtocolSerializer(ExtendedActorSystem system) : Serialize
         ("bi", typeof(BrokerFacts.ImageWaiting)),
         ("bg", typeof(BrokerFacts.ImageGone)),
         ("bd", typeof(BrokerCommands.DrainWorker)),
+        ("bu", typeof(BrokerCommands.UndrainWorker)),
+        ("bl", typeof(BrokerCommands.ListWorkers)),
+        ("bv", typeof(BrokerCommands.Workers)),
         ("ba", typeof(BrokerNotices.Assignment)),
     ];
 

@@ -48,7 +48,7 @@ internal static class ToWire
         ImageCommands.OpenImage m => new() { Image = m.ImageId.Value, Archive = m.ArchiveId.Value, Run = m.Run.Value, Policy = Policy(m.Policy), Jobs = { Job(m.Job) } },
         ImageCommands.StopImage m => new() { Image = m.ImageId.Value, Flag = m.Discard },
         ImageCommands.AcknowledgeOutcome m => new() { Image = m.ImageId.Value, Run = m.Run.Value },
-        ImageCommands.RequestLeases m => new() { Image = m.ImageId.Value, Worker = m.Worker.Value, Number = m.Count, Names = { m.DeviceClasses } },
+        ImageCommands.RequestLeases m => new() { Image = m.ImageId.Value, Worker = m.Worker.Value, Number = m.Count, Names = { m.DeviceClasses }, Flag = m.Second },
         LeaseReplies.LeaseGranted m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease), Work = Work(m.Work), Blob = Blob(m.Whole) },
         LeaseReplies.LeasesExhausted m => new() { Image = m.ImageId.Value },
         LeaseReplies.WorkReady m => new() { Image = m.ImageId.Value },
@@ -59,11 +59,18 @@ internal static class ToWire
         LeaseFacts.LeaseFailed m => With(new() { Image = m.ImageId.Value, Lease = Lease(m.Lease), Number = (int)m.Failure, Text = m.Message, Blob = Blob(m.Lost) }, m.Code),
         LeaseFacts.LeaseReturned m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease) },
         LeaseFacts.LeasesHeld m => new() { Image = m.ImageId.Value, Leases = { m.Leases.Select(Lease) } },
-        BrokerFacts.WorkerPresent m => new() { Worker = m.Worker.Value, Number = m.Devices },
-        BrokerFacts.ImageWaiting m => new() { Image = m.ImageId.Value, Archive = m.ArchiveId.Value, Priority = m.Priority.Value, Number = m.OpenLeases },
+        BrokerFacts.WorkerPresent m => new() { Workers = { Worker(m.Worker) } },
+        BrokerFacts.ImageWaiting m => new() { Image = m.ImageId.Value, Archive = m.ArchiveId.Value, Priority = m.Priority.Value, Text = m.DeviceClass, Number = m.Useful },
         BrokerFacts.ImageGone m => new() { Image = m.ImageId.Value },
         BrokerCommands.DrainWorker m => new() { Worker = m.Worker.Value },
-        BrokerNotices.Assignment m => new() { Names = { m.Images.Select(image => image.Value) } },
+        BrokerCommands.UndrainWorker m => new() { Worker = m.Worker.Value },
+        BrokerCommands.ListWorkers m => new() { Number = m.From },
+        BrokerCommands.Workers m => new() { Workers = { m.Items.Select(Worker) } },
+        BrokerNotices.Assignment m => new()
+        {
+            Shares = { m.Shares.Select(share => new W.Share { Archive = share.Archive.Value, Weight = share.Weight, Images = { share.Images.Select(image => image.Value) } }) },
+            Flag = m.Draining,
+        },
         _ => throw new ArgumentException($"{message.GetType()} is not a message between nodes.", nameof(message)),
     };
 
@@ -150,6 +157,20 @@ internal static class ToWire
             wire.Waiting = waiting;
         return wire;
     }
+
+    private static W.WorkerView Worker(WorkerOverview one) => new()
+    {
+        Id = one.Id.Value, Address = one.Address, Devices = one.Devices, DeviceClasses = { one.DeviceClasses }, Phase = (int)one.Phase, BlocksPerSecond = one.BlocksPerSecond,
+        Images = { one.Images.Select(image => image.Value) },
+        Leases =
+        {
+            one.Leases.Select(lease => new W.LeaseView
+            {
+                Image = lease.ImageId.Value, Lease = lease.Lease, Stage = (int)lease.Stage, FirstBlock = lease.FirstBlock, BlockCount = lease.BlockCount,
+                Seconds = lease.Seconds, Running = lease.Running,
+            }),
+        },
+    };
 
     private static W.ListedItem Listed(ArchiveItem item)
     {

@@ -24,7 +24,12 @@ internal static class ImageCommands
     public sealed record AcknowledgeOutcome(ImageId ImageId, RunId Run) : IWithImageId, IWireMessage;
 
     /// <summary>The sender has room for so many leases. Answered by grants and, when they are fewer, <see cref="LeaseReplies.LeasesExhausted"/>.</summary>
-    public sealed record RequestLeases(ImageId ImageId, WorkerId Worker, int Count, IReadOnlyList<string> DeviceClasses) : IWithImageId, IWireMessage;
+    /// <param name="ImageId">The image.</param>
+    /// <param name="Worker">The sender.</param>
+    /// <param name="Count">At most so many.</param>
+    /// <param name="DeviceClasses">Classes of its devices; empty for any.</param>
+    /// <param name="Second">Its device stands idle: when there is nothing else, it takes a second lease of what another takes long with.</param>
+    public sealed record RequestLeases(ImageId ImageId, WorkerId Worker, int Count, IReadOnlyList<string> DeviceClasses, bool Second = false) : IWithImageId, IWireMessage;
 }
 
 /// <summary>What a coordinator tells the holder of leases.</summary>
@@ -137,8 +142,8 @@ internal static class ImageChildren
 
     public sealed record AllocationFailed(string Message) : INoSerializationVerificationNeeded;
 
-    /// <summary>Which groups of strips are packed and which are reconstructed, in order; absolute.</summary>
-    public sealed record StripsChanged(IReadOnlyList<bool> Packed, IReadOnlyList<bool> Reconstructed) : INoSerializationVerificationNeeded;
+    /// <summary>Which groups of strips are packed and which are reconstructed, in order, and how many may be ahead; absolute.</summary>
+    public sealed record StripsChanged(IReadOnlyList<bool> Packed, IReadOnlyList<bool> Reconstructed, int Window) : INoSerializationVerificationNeeded;
 
     /// <summary>Groups that may be leased now; absolute.</summary>
     public sealed record ReconstructionOpen(IReadOnlyList<int> Groups, bool Complete) : INoSerializationVerificationNeeded;

@@ -6,11 +6,16 @@ namespace BbmrCluster.Actors.Protocol;
 /// <summary>What the broker hears. It keeps soft state only, so everything is repeated.</summary>
 internal static class BrokerFacts
 {
-    /// <summary>The sender has so many devices.</summary>
-    public sealed record WorkerPresent(WorkerId Worker, int Devices) : IWireMessage;
+    /// <summary>The sender is there; its phase, images and leases are as it knows them.</summary>
+    public sealed record WorkerPresent(WorkerOverview Worker) : IWireMessage;
 
     /// <summary>The sender's image has work.</summary>
-    public sealed record ImageWaiting(ImageId ImageId, ArchiveId ArchiveId, Priority Priority, int OpenLeases) : IWireMessage;
+    /// <param name="ImageId">The image.</param>
+    /// <param name="ArchiveId">An archive that opened it.</param>
+    /// <param name="Priority">Importance.</param>
+    /// <param name="DeviceClass">Only workers of this class can serve it.</param>
+    /// <param name="Useful">How many leases could be in workers' hands at this moment.</param>
+    public sealed record ImageWaiting(ImageId ImageId, ArchiveId ArchiveId, Priority Priority, string DeviceClass, int Useful) : IWireMessage;
 
     /// <summary>The image needs no worker any more.</summary>
     public sealed record ImageGone(ImageId ImageId) : IWireMessage;
@@ -19,16 +24,31 @@ internal static class BrokerFacts
 /// <summary>What an operator asks of the broker.</summary>
 internal static class BrokerCommands
 {
-    /// <summary>The worker gets no more leases; it finishes what it holds.</summary>
+    /// <summary>The worker gets no more leases; it finishes what its devices have begun and returns the rest. Answered by <see cref="Workers"/>.</summary>
     public sealed record DrainWorker(WorkerId Worker) : IWireMessage;
+
+    /// <summary>The worker gets leases again. Answered by <see cref="Workers"/>.</summary>
+    public sealed record UndrainWorker(WorkerId Worker) : IWireMessage;
+
+    /// <summary>Asks for the workers from a place on, in the order of their ids. Answered by <see cref="Workers"/>.</summary>
+    public sealed record ListWorkers(int From) : IWireMessage;
+
+    /// <summary>Some workers; after a command the one it named, if it is known.</summary>
+    public sealed record Workers(IReadOnlyList<WorkerOverview> Items) : IWireMessage;
 }
 
 /// <summary>What the broker tells a worker.</summary>
 internal static class BrokerNotices
 {
-    /// <summary>The images to serve, most important first; absolute.</summary>
-    public sealed record Assignment(IReadOnlyList<ImageId> Images) : IWireMessage;
+    /// <summary>Whom to serve, absolute: archives with the part of the worker each may have, their images with the most important first.</summary>
+    public sealed record Assignment(IReadOnlyList<ArchiveShare> Shares, bool Draining) : IWireMessage;
 }
+
+/// <summary>A worker's time for an archive.</summary>
+/// <param name="Archive">The archive.</param>
+/// <param name="Weight">Its part of the worker's time, relative to the others; 0: only when the others have no work.</param>
+/// <param name="Images">Its images in the order they are to be served.</param>
+internal sealed record ArchiveShare(ArchiveId Archive, double Weight, IReadOnlyList<ImageId> Images);
 
 /// <summary>Between a worker manager and its device executors; never leaves the process.</summary>
 internal static class DeviceMessages

@@ -12,54 +12,40 @@ namespace BbmrCluster.Actors.Workers;
 /// </summary>
 internal sealed class WorkBroker : ReceiveActor, IWithTimers
 {
+    private const int ListPage = 50;
+
     private readonly CoordinationSettings _settings;
     private readonly Dictionary<ImageId, (WaitingImage Image, DateTimeOffset Heard)> _images = [];
-    private readonly Dictionary<WorkerId, (IActorRef Ref, DateTimeOffset Heard)> _workers = [];
-    private readonly HashSet<WorkerId> _draining = [];
-    private Dictionary<WorkerId, List<ImageId>> _assigned = [];
+    private readonly Dictionary<WorkerId, Present> _workers = [];
+    private readonly Dictionary<WorkerId, List<ArchiveShare>> _assigned = [];
     private long _arrivals;
 
     public WorkBroker(CoordinationSettings settings)
     {
         _settings = settings;
-        Receive<BrokerFacts.WorkerPresent>(present =>
-        {
-            bool known = _workers.TryGetValue(present.Worker, out var old) && old.Ref.Equals(Sender);
-            _workers[present.Worker] = (Sender, Now);
-            if (known)
-            {
-                Tell(present.Worker);
-                return;
-            }
-            Context.Watch(Sender);
-            Reassign();
-        });
+        Receive<BrokerFacts.WorkerPresent>(Hear);
         Receive<BrokerFacts.ImageWaiting>(waiting =>
         {
             long arrival = _images.TryGetValue(waiting.ImageId, out var old) ? old.Image.Arrival : ++_arrivals;
-            var image = new WaitingImage(waiting.ImageId, waiting.ArchiveId, waiting.Priority, waiting.OpenLeases, arrival);
-            _images[waiting.ImageId] = (image, Now);
-            Reassign();
+            _images[waiting.ImageId] = (new WaitingImage(waiting.ImageId, waiting.ArchiveId, waiting.Priority, waiting.DeviceClass, waiting.Useful, arrival), Now);
+            ReassignSoon();
         });
         Receive<BrokerFacts.ImageGone>(gone =>
         {
             if (_images.Remove(gone.ImageId))
-                Reassign();
+                ReassignSoon();
         });
-        Receive<BrokerCommands.DrainWorker>(drain =>
-        {
-            _draining.Add(drain.Worker);
-            Reassign();
-        });
+        Receive<BrokerCommands.DrainWorker>(drain => SetDraining(drain.Worker, true));
+        Receive<BrokerCommands.UndrainWorker>(undrain => SetDraining(undrain.Worker, false));
+        Receive<BrokerCommands.ListWorkers>(list => Sender.Tell(new BrokerCommands.Workers(
+            [.. _workers.Values.OrderBy(worker => worker.Told.Id.Value, StringComparer.Ordinal).Skip(list.From).Take(ListPage).Select(worker => worker.Overview)])));
         Receive<Terminated>(gone =>
         {
             foreach (var worker in _workers.Where(pair => pair.Value.Ref.Equals(gone.ActorRef)).Select(pair => pair.Key).ToList())
-            {
                 _workers.Remove(worker);
-                _draining.Remove(worker);
-            }
-            Reassign();
+            ReassignSoon();
         });
+        Receive<Deal>(_ => Reassign());
         Receive<Tick>(_ => Expire());
         Receive<StopWhenWritten>(_ => Context.Stop(Self));
         Timers!.StartPeriodicTimer("tick", Tick.Instance, settings.ReminderInterval);
@@ -71,20 +57,68 @@ internal sealed class WorkBroker : ReceiveActor, IWithTimers
 
     public static Props Props(CoordinationSettings settings) => Akka.Actor.Props.Create(() => new WorkBroker(settings));
 
-    private void Reassign()
+    private void Hear(BrokerFacts.WorkerPresent present)
     {
-        var next = Placement.Assign(_images.Values.Select(entry => entry.Image), _workers.Keys.Where(worker => !_draining.Contains(worker)), _assigned);
-        var before = _assigned;
-        _assigned = next;
-        foreach (var worker in _workers.Keys)
+        var told = present.Worker;
+        if (_workers.TryGetValue(told.Id, out var known) && known.Ref.Equals(Sender))
         {
-            if (!before.TryGetValue(worker, out var old) || !next.TryGetValue(worker, out var now) || !old.SequenceEqual(now))
-                Tell(worker);
+            bool changed = known.Told.Devices != told.Devices || Math.Abs(known.Told.BlocksPerSecond - told.BlocksPerSecond) > 0.25 * known.Told.BlocksPerSecond;
+            (known.Told, known.Heard) = (told, Now);
+            Tell(told.Id);
+            if (changed)
+                ReassignSoon();
+            return;
         }
+        // What the broker before this one had said of draining is known to the worker.
+        _workers[told.Id] = new Present(Sender, told, Now) { Draining = told.Phase != WorkerPhase.Active };
+        Context.Watch(Sender);
+        ReassignSoon();
     }
 
-    private void Tell(WorkerId worker) =>
-        _workers[worker].Ref.Tell(new BrokerNotices.Assignment(_assigned.TryGetValue(worker, out var images) ? [.. images] : []));
+    private void SetDraining(WorkerId id, bool draining)
+    {
+        if (_workers.TryGetValue(id, out var worker) && worker.Draining != draining)
+        {
+            worker.Draining = draining;
+            Tell(id);
+            ReassignSoon();
+        }
+        Sender.Tell(new BrokerCommands.Workers(worker is null ? [] : [worker.Overview]));
+    }
+
+    // News come in crowds: they are looked at together.
+    private void ReassignSoon()
+    {
+        if (!Timers!.IsTimerActive("deal"))
+            Timers.StartSingleTimer("deal", Deal.Instance, _settings.PlacementInterval);
+    }
+
+    private void Reassign()
+    {
+        var active = _workers.Values.Where(worker => !worker.Draining && worker.Told.Devices > 0)
+            .Select(worker => new PresentWorker(worker.Told.Id, worker.Told.Devices, worker.Told.DeviceClasses, worker.Told.BlocksPerSecond));
+        var next = Placement.Assign(_images.Values.Select(entry => entry.Image), active, _assigned);
+        var before = _assigned.ToDictionary();
+        _assigned.Clear();
+        foreach (var (worker, shares) in next)
+        {
+            _assigned[worker] = shares;
+            if (!before.TryGetValue(worker, out var old) || !Same(old, shares))
+                Tell(worker);
+        }
+        foreach (var worker in before.Keys.Where(worker => !next.ContainsKey(worker)))
+            Tell(worker);
+    }
+
+    // Weights move with every measurement; only what matters is told at once.
+    private static bool Same(List<ArchiveShare> one, List<ArchiveShare> other) => one.Count == other.Count
+        && one.Zip(other, (a, b) => a.Archive == b.Archive && a.Images.SequenceEqual(b.Images) && Math.Abs(a.Weight - b.Weight) <= 0.1 * a.Weight).All(same => same);
+
+    private void Tell(WorkerId id)
+    {
+        if (_workers.TryGetValue(id, out var worker))
+            worker.Ref.Tell(new BrokerNotices.Assignment(worker.Draining ? [] : _assigned.GetValueOrDefault(id) ?? [], worker.Draining));
+    }
 
     // Whoever has not repeated itself for long is gone without having said so.
     private void Expire()
@@ -95,7 +129,25 @@ internal sealed class WorkBroker : ReceiveActor, IWithTimers
         images.ForEach(image => _images.Remove(image));
         workers.ForEach(worker => _workers.Remove(worker));
         if (images.Count + workers.Count > 0)
-            Reassign();
+            ReassignSoon();
+    }
+
+    private sealed class Present(IActorRef worker, WorkerOverview told, DateTimeOffset heard)
+    {
+        public IActorRef Ref { get; } = worker;
+
+        public WorkerOverview Told { get; set; } = told;
+
+        public DateTimeOffset Heard { get; set; } = heard;
+
+        public bool Draining { get; set; }
+
+        public WorkerOverview Overview => Told with { Phase = !Draining ? WorkerPhase.Active : Told.Leases.Count > 0 ? WorkerPhase.Draining : WorkerPhase.Drained };
+    }
+
+    private sealed record Deal : INoSerializationVerificationNeeded, IDeadLetterSuppression
+    {
+        public static Deal Instance { get; } = new();
     }
 
     private sealed record Tick : INoSerializationVerificationNeeded, IDeadLetterSuppression

@@ -8,9 +8,9 @@ using BbmrCluster.Actors.Work;
 namespace BbmrCluster.Actors.Workers;
 
 /// <summary>
-/// Pulls leases from the images it is assigned to, in their order, and hands them to its devices: two a device, so that
-/// a device finds the next one when it is through with the last. Passes reports on in order and repeats the end of a
-/// lease until it is acknowledged. It decides nothing about work.
+/// Pulls leases from the images it is assigned to and hands them to its devices: two a device, so that a device finds the
+/// next one when it is through with the last. Passes reports on in order and repeats the end of a lease until it is
+/// acknowledged. It decides nothing about work.
 /// </summary>
 internal sealed class WorkerManager : ReceiveActor, IWithTimers
 {
@@ -18,45 +18,59 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
 
     private readonly WorkerId _id;
     private readonly IActorRef _broker, _images;
-    private readonly IReadOnlyList<DeviceSlot> _slots;
-    private readonly List<IActorRef> _devices;
+    private readonly CoordinationSettings _settings;
+    private readonly ILoggingAdapter _log = Context.GetLogger();
+    private readonly List<Device> _devices;
     private readonly string[] _classes;
     private readonly Dictionary<(ImageId Image, LeaseId Lease), Held> _held = [];
     private readonly Dictionary<(ImageId Image, LeaseId Lease), LeaseFacts.ILeaseEnd> _unacknowledged = [];
     private readonly Dictionary<ImageId, int> _asked = [];
-    private readonly HashSet<ImageId> _dry = [];
+    private readonly PullOrder _order = new();
     private readonly CancellationToken _shutdown;
     private IActorRef? _leaving;
-    private IReadOnlyList<ImageId> _assigned = [];
+    private bool _draining;
+    private double _blocksPerSecond;
+
+    // Empty in an embedded node.
+    private readonly string _address = ((ExtendedActorSystem)Context.System).Provider.DefaultAddress is { Host: not null } address ? address.ToString() : "";
 
     public WorkerManager(WorkerId id, IActorRef broker, IActorRef images, IReadOnlyList<DeviceSlot> slots, CoordinationSettings settings)
     {
-        (_id, _broker, _images, _slots) = (id, broker, images, slots);
-        _devices = [.. slots.Select(slot => Context.ActorOf(DeviceExecutor.Props(slot), "device-" + slot.Name))];
+        (_id, _broker, _images, _settings) = (id, broker, images, settings);
+        _devices = [.. slots.Select(slot => new Device(slot.Name, Context.Watch(Context.ActorOf(DeviceExecutor.Props(slot), "device-" + slot.Name))))];
         _classes = slots.Any(slot => slot.DeviceClass is null) ? [] : [.. slots.Select(slot => slot.DeviceClass!).Distinct(StringComparer.Ordinal)];
 
         Receive<BrokerNotices.Assignment>(assignment =>
         {
-            _assigned = assignment.Images;
-            _dry.IntersectWith(_assigned);
+            _order.Assign(assignment.Shares);
+            bool begins = assignment.Draining && !_draining;
+            _draining = assignment.Draining;
+            if (begins)
+            {
+                ReturnWaiting(_ => true);
+                Present();
+            }
             Ask();
         });
         Receive<LeaseReplies.LeaseGranted>(Take);
         Receive<LeaseReplies.LeasesExhausted>(none =>
         {
             _asked.Remove(none.ImageId);
-            _dry.Add(none.ImageId);
+            _order.SetDry(none.ImageId);
             Ask();
         });
         Receive<LeaseReplies.WorkReady>(ready =>
         {
-            _dry.Remove(ready.ImageId);
+            _order.ClearDry(ready.ImageId);
             Ask();
         });
         Receive<LeaseReplies.LeaseCancelled>(cancelled =>
         {
             if (_held.TryGetValue((cancelled.ImageId, cancelled.Lease), out var held))
+            {
+                held.CancelledAt ??= Now;
                 held.Cancellation.Cancel();
+            }
         });
         Receive<LeaseReplies.LeaseAcknowledged>(known =>
         {
@@ -66,14 +80,13 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         Receive<DeviceMessages.DeviceReport>(report =>
         {
             if (_held.TryGetValue((report.ImageId, report.Lease), out var held))
-                held.Started = true;
+                held.StartedAt ??= Now;
             _images.Tell(new LeaseFacts.LeaseReported(report.ImageId, report.Lease, report.Report));
         });
         Receive<DeviceMessages.DeviceEnded>(Release);
         Receive<Terminated>(_ => Context.Stop(Self));
         Receive<Tick>(_ => Repeat());
-        foreach (var device in _devices)
-            Context.Watch(device);
+        Receive<IdleTick>(_ => AskForSeconds());
         var shutdown = new CancellationTokenSource();
         _shutdown = shutdown.Token;
         Receive<GiveBack>(_ => shutdown.Cancel());
@@ -82,18 +95,24 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
             _leaving = Sender;
             // Nothing new: the broker gives its images to others at once.
             _broker.Tell(new BrokerCommands.DrainWorker(_id));
+            ReturnWaiting(_ => true);
             LeaveWhenIdle();
         });
+        // The broker's answer to that.
+        Receive<BrokerCommands.Workers>(_ => { });
         EndInOrder(Context.System, Self, shutdown, settings.DrainTime);
         Timers!.StartPeriodicTimer("tick", Tick.Instance, settings.ReminderInterval);
+        Timers.StartPeriodicTimer("idle", IdleTick.Instance, settings.TickInterval);
     }
 
     public ITimerScheduler? Timers { get; set; }
 
+    private static DateTimeOffset Now => Context.System.Scheduler.Now;
+
     public static Props Props(WorkerId id, IActorRef broker, IActorRef images, IReadOnlyList<DeviceSlot> slots, CoordinationSettings settings) =>
         Akka.Actor.Props.Create(() => new WorkerManager(id, broker, images, slots, settings));
 
-    protected override void PreStart() => _broker.Tell(new BrokerFacts.WorkerPresent(_id, _devices.Count));
+    protected override void PreStart() => Present();
 
     /// <summary>
     /// When the process ends: take no more leases, finish those in hand within the time to drain, then give them back. A
@@ -119,27 +138,48 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         });
     }
 
+    private void Present()
+    {
+        var now = Now;
+        _broker.Tell(new BrokerFacts.WorkerPresent(new WorkerOverview(_id, _address, _devices.Count(device => !device.Stuck), _classes,
+            _draining || _leaving is not null ? WorkerPhase.Draining : WorkerPhase.Active, _blocksPerSecond, [.. _order.Images.Take(20)],
+            [.. _held.Take(100).Select(pair => new LeaseOverview(pair.Key.Image, pair.Key.Lease.ToString(), pair.Value.Stage, pair.Value.FirstBlock, pair.Value.BlockCount,
+                (now - pair.Value.TakenAt).TotalSeconds, pair.Value.StartedAt is not null))])));
+    }
+
     private void LeaveWhenIdle()
     {
         if (_leaving is not null && _held.Count + _unacknowledged.Count == 0)
             _leaving.Tell(Done.Instance);
     }
 
+    // ---- pulling -------------------------------------------------------------------------------------------------
+
     private void Ask()
     {
-        if (_leaving is not null)
+        if (_leaving is not null || _draining)
             return;
-        int free = (_devices.Count * CreditPerDevice) - _held.Count - _asked.Values.Sum();
-        if (free <= 0)
+        int free = (_devices.Count(device => !device.Stuck) * CreditPerDevice) - _held.Values.Count(held => !held.Device.Stuck) - _asked.Values.Sum();
+        if (free > 0 && _order.Next(_asked.ContainsKey) is { } image)
+            Request(image, free, second: false);
+    }
+
+    /// <summary>A device that stands idle asks for a second lease of what others take long with.</summary>
+    private void AskForSeconds()
+    {
+        if (_leaving is not null || _draining || _asked.Count > 0)
             return;
-        foreach (var image in _assigned)
-        {
-            if (_dry.Contains(image) || _asked.ContainsKey(image))
-                continue;
-            _asked[image] = free;
-            _images.Tell(new ImageCommands.RequestLeases(image, _id, free, _classes));
+        int idle = _devices.Count(device => !device.Stuck && device.Leases == 0);
+        if (idle == 0)
             return;
-        }
+        foreach (var image in _order.Images.Take(idle).ToList())
+            Request(image, 1, second: true);
+    }
+
+    private void Request(ImageId image, int count, bool second)
+    {
+        _asked[image] = count;
+        _images.Tell(new ImageCommands.RequestLeases(image, _id, count, _classes, second));
     }
 
     private void Take(LeaseReplies.LeaseGranted granted)
@@ -148,39 +188,119 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
             _asked[granted.ImageId] = left - 1;
         else
             _asked.Remove(granted.ImageId);
-        int device = Enumerable.Range(0, _devices.Count).MinBy(i => _held.Values.Count(held => held.Device == i));
-        var held = new Held(device, CancellationTokenSource.CreateLinkedTokenSource(_shutdown));
+        var device = _devices.Where(device => !device.Stuck).MinBy(device => device.Leases) ?? _devices[0];
+        var held = new Held(device, granted.Work, Now, _order.Taken(granted.ImageId), CancellationTokenSource.CreateLinkedTokenSource(_shutdown));
         if (!_held.TryAdd((granted.ImageId, granted.Lease), held))
             return;
-        _devices[device].Tell(new DeviceMessages.RunLease(granted.ImageId, granted.Lease, granted.Work, granted.Whole, held.Cancellation.Token));
+        device.Leases++;
+        device.Ref.Tell(new DeviceMessages.RunLease(granted.ImageId, granted.Lease, granted.Work, granted.Whole, held.Cancellation.Token));
+        Ask();
     }
 
     private void Release(DeviceMessages.DeviceEnded ended)
     {
         var key = (ended.End.ImageId, ended.End.Lease);
         // The token source is left to the collector: a cancellation may still be on its way.
-        _held.Remove(key);
+        if (_held.Remove(key, out var held))
+        {
+            held.Device.Leases--;
+            Measure(held, ended.End);
+        }
+        else if (_devices.Find(device => device.Ref.Equals(Sender)) is { Stuck: true } device)
+        {
+            _log.Warning("Device {Device} goes on", device.Name);
+            device.Stuck = false;
+        }
         _unacknowledged[key] = ended.End;
         _images.Tell(ended.End);
+        if (_draining && _held.Count == 0)
+            Present();
         Ask();
+    }
+
+    private void Measure(Held held, LeaseFacts.ILeaseEnd end)
+    {
+        double seconds = held.StartedAt is { } started ? (Now - started).TotalSeconds : 0;
+        _order.Settle(end.ImageId, held.Charged, seconds);
+        // Stages of the whole image say nothing about the speed of blocks.
+        if (end is not LeaseFacts.LeaseEnded || held.Stage is not (Stage.Score or Stage.Pack or Stage.Reconstruct) || seconds <= 0)
+            return;
+        double speed = _devices.Count * held.BlockCount / seconds;
+        _blocksPerSecond = _blocksPerSecond == 0 ? speed : (0.95 * _blocksPerSecond) + (0.05 * speed);
+    }
+
+    // Leases that no device has begun go back to where they came from.
+    private void ReturnWaiting(Func<Device, bool> which)
+    {
+        foreach (var (key, held) in _held.Where(pair => pair.Value.StartedAt is null && which(pair.Value.Device)).ToList())
+        {
+            held.Cancellation.Cancel();
+            _held.Remove(key);
+            held.Device.Leases--;
+            _order.Settle(key.Image, held.Charged, 0);
+            _unacknowledged[key] = new LeaseFacts.LeaseReturned(key.Image, key.Lease);
+            _images.Tell(_unacknowledged[key]);
+        }
     }
 
     // Messages may be lost between nodes: everything that waits for an answer is said again.
     private void Repeat()
     {
-        _broker.Tell(new BrokerFacts.WorkerPresent(_id, _devices.Count));
+        FindStuck();
+        Present();
         foreach (var end in _unacknowledged.Values)
             _images.Tell(end);
-        foreach (var image in _held.Where(pair => !pair.Value.Started).GroupBy(pair => pair.Key.Image))
+        foreach (var image in _held.Where(pair => pair.Value.StartedAt is null).GroupBy(pair => pair.Key.Image))
             _images.Tell(new LeaseFacts.LeasesHeld(image.Key, [.. image.Select(pair => pair.Key.Lease)]));
         _asked.Clear();
-        _dry.Clear();
+        _order.ClearDry();
         Ask();
     }
 
-    private sealed record Held(int Device, CancellationTokenSource Cancellation)
+    // A device that does not hear that its lease was taken back hangs: what waits for it must not wait with it.
+    private void FindStuck()
     {
-        public bool Started { get; set; }
+        foreach (var (key, held) in _held.Where(pair => pair.Value is { StartedAt: not null, CancelledAt: { } at } && Now - at > _settings.ReminderInterval * 2).ToList())
+        {
+            _log.Warning("Device {Device} does not answer; lease {Lease} of image {Image} was taken back from it", held.Device.Name, key.Lease, key.Image);
+            held.Device.Stuck = true;
+            _held.Remove(key);
+            held.Device.Leases--;
+            ReturnWaiting(device => device.Stuck);
+        }
+    }
+
+    private sealed class Device(string name, IActorRef executor)
+    {
+        public string Name { get; } = name;
+
+        public IActorRef Ref { get; } = executor;
+
+        /// <summary>Leases that it runs or that wait for it.</summary>
+        public int Leases { get; set; }
+
+        public bool Stuck { get; set; }
+    }
+
+    private sealed class Held(Device device, LeaseWork work, DateTimeOffset takenAt, double charged, CancellationTokenSource cancellation)
+    {
+        public Device Device { get; } = device;
+
+        public Stage Stage { get; } = work.Stage;
+
+        public int FirstBlock { get; } = work.FirstBlock;
+
+        public int BlockCount { get; } = work.BlockCount;
+
+        public DateTimeOffset TakenAt { get; } = takenAt;
+
+        public double Charged { get; } = charged;
+
+        public CancellationTokenSource Cancellation { get; } = cancellation;
+
+        public DateTimeOffset? StartedAt { get; set; }
+
+        public DateTimeOffset? CancelledAt { get; set; }
     }
 
     private sealed record Leave : INoSerializationVerificationNeeded
@@ -196,5 +316,10 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
     private sealed record Tick : INoSerializationVerificationNeeded, IDeadLetterSuppression
     {
         public static Tick Instance { get; } = new();
+    }
+
+    private sealed record IdleTick : INoSerializationVerificationNeeded, IDeadLetterSuppression
+    {
+        public static IdleTick Instance { get; } = new();
     }
 }

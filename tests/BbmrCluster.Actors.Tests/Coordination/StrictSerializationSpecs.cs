@@ -47,7 +47,7 @@ public sealed class StrictSerializationSpecs : IAsyncLifetime
         var broker = _host.Services.GetRequiredService<IActorRegistry>().Get<WorkBrokerKey>();
         var images = _kit.CreateTestProbe();
         var manager = _kit.Sys.ActorOf(WorkerManager.Props(new WorkerId("w"), broker, images.Ref, [new DeviceSlot("d", _world.Runner)], TestNode.Fast));
-        broker.Tell(new BrokerFacts.ImageWaiting(job.Id, new ArchiveId("x"), default, 5), images.Ref);
+        broker.Tell(new BrokerFacts.ImageWaiting(job.Id, new ArchiveId("x"), default, "fake", 5), images.Ref);
 
         var request = await images.ExpectMsgAsync<ImageCommands.RequestLeases>(TimeSpan.FromSeconds(10));
         Assert.Equal(2, request.Count);
@@ -61,10 +61,20 @@ public sealed class StrictSerializationSpecs : IAsyncLifetime
 
         // A drained worker is asked for nothing more: its assignment is empty.
         var drained = _kit.CreateTestProbe();
-        broker.Tell(new BrokerFacts.WorkerPresent(new WorkerId("drained"), 1), drained.Ref);
-        Assert.NotEmpty((await drained.ExpectMsgAsync<BrokerNotices.Assignment>(TimeSpan.FromSeconds(10))).Images);
-        broker.Tell(new BrokerCommands.DrainWorker(new WorkerId("drained")), drained.Ref);
-        await drained.FishForMessageAsync(message => message is BrokerNotices.Assignment { Images.Count: 0 }, TimeSpan.FromSeconds(10));
+        var there = new WorkerOverview(new WorkerId("drained"), "", 1, [], WorkerPhase.Active, 0, [], []);
+        broker.Tell(new BrokerFacts.WorkerPresent(there), drained.Ref);
+        await drained.FishForMessageAsync(message => message is BrokerNotices.Assignment { Shares.Count: > 0, Draining: false }, TimeSpan.FromSeconds(10));
+        broker.Tell(new BrokerCommands.DrainWorker(there.Id), drained.Ref);
+        await drained.FishForMessageAsync(message => message is BrokerNotices.Assignment { Shares.Count: 0, Draining: true }, TimeSpan.FromSeconds(10));
+        await drained.FishForMessageAsync(message => message is BrokerCommands.Workers { Items: [{ Phase: WorkerPhase.Drained }] }, TimeSpan.FromSeconds(10));
+        // The next broker learns of it from the worker, and of an end of draining from the operator.
+        var next = _kit.Sys.ActorOf(WorkBroker.Props(TestNode.Fast));
+        next.Tell(new BrokerFacts.ImageWaiting(job.Id, new ArchiveId("x"), default, "fake", 5), images.Ref);
+        next.Tell(new BrokerFacts.WorkerPresent(there with { Phase = WorkerPhase.Draining }), drained.Ref);
+        next.Tell(new BrokerCommands.ListWorkers(0), drained.Ref);
+        await drained.FishForMessageAsync(message => message is BrokerCommands.Workers { Items: [{ Phase: WorkerPhase.Drained }] }, TimeSpan.FromSeconds(10));
+        next.Tell(new BrokerCommands.UndrainWorker(there.Id), drained.Ref);
+        await drained.FishForMessageAsync(message => message is BrokerNotices.Assignment { Shares.Count: > 0, Draining: false }, TimeSpan.FromSeconds(10));
     }
 
     [Fact]

@@ -208,9 +208,9 @@ public sealed class ImageStateTests
     public void Reconstruction_opens_in_order_within_its_window()
     {
         bool[] packed = [true, true, false, true, true, true], done = [true, false, false, false, false, false];
-        Assert.Equal([1, 3, 4], ReconstructionActor.Open(new ImageChildren.StripsChanged(packed, done), 4).Groups);
-        Assert.False(ReconstructionActor.Open(new ImageChildren.StripsChanged(packed, done), 4).Complete);
-        Assert.True(ReconstructionActor.Open(new ImageChildren.StripsChanged([true, true], [true, true]), 4).Complete);
+        Assert.Equal([1, 3, 4], ReconstructionActor.Open(new ImageChildren.StripsChanged(packed, done, 4)).Groups);
+        Assert.False(ReconstructionActor.Open(new ImageChildren.StripsChanged(packed, done, 4)).Complete);
+        Assert.True(ReconstructionActor.Open(new ImageChildren.StripsChanged([true, true], [true, true], 4)).Complete);
     }
 
     [Fact]

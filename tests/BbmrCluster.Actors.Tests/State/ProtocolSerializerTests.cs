@@ -180,6 +180,7 @@ public sealed class ProtocolSerializerTests : IDisposable
         yield return new ImageCommands.StopImage(Image, true);
         yield return new ImageCommands.AcknowledgeOutcome(Image, Run);
         yield return new ImageCommands.RequestLeases(Image, new WorkerId("w"), 2, ["cpu", "cuda"]);
+        yield return new ImageCommands.RequestLeases(Image, new WorkerId("w"), 1, [], Second: true);
         yield return new LeaseReplies.LeaseGranted(Image, Lease, Work);
         yield return new LeaseReplies.LeaseGranted(Image, Lease, new LeaseWork(Job, Stage.Ingest, 0, 0, 1, null, [], null, null, [], [], JobTally.Empty));
         yield return new LeaseReplies.LeaseGranted(Image, Lease, Work, Blob);
@@ -199,11 +200,15 @@ public sealed class ProtocolSerializerTests : IDisposable
         yield return new LeaseFacts.LeaseFailed(Image, Lease, FailureClass.Transient, "again", null, null);
         yield return new LeaseFacts.LeaseReturned(Image, Lease);
         yield return new LeaseFacts.LeasesHeld(Image, [Lease, new LeaseId(0, 1)]);
-        yield return new BrokerFacts.WorkerPresent(new WorkerId("w"), 2);
-        yield return new BrokerFacts.ImageWaiting(Image, Archive, new Priority(2), 30);
+        var worker = new WorkerOverview(new WorkerId("w"), "akka.tcp://x", 2, ["cpu"], WorkerPhase.Draining, 12.5, [Image], [new LeaseOverview(Image, "12.3", Stage.Score, 64, 60, 1.5, true)]);
+        yield return new BrokerFacts.WorkerPresent(worker);
+        yield return new BrokerFacts.ImageWaiting(Image, Archive, new Priority(2), "cpu", 30);
+        yield return new BrokerCommands.UndrainWorker(new WorkerId("w"));
+        yield return new BrokerCommands.ListWorkers(50);
+        yield return new BrokerCommands.Workers([worker, worker with { Leases = [] }]);
         yield return new BrokerFacts.ImageGone(Image);
         yield return new BrokerCommands.DrainWorker(new WorkerId("w"));
-        yield return new BrokerNotices.Assignment([Image]);
+        yield return new BrokerNotices.Assignment([new ArchiveShare(Archive, 0.5, [Image])], true);
     }
 
     // Equality of records stops at their lists, so values are compared part by part.
