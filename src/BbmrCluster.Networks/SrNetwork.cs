@@ -1,5 +1,6 @@
 using BbmrCluster.Networks.Kernels;
 using BbmrCluster.Networks.Weights;
+using TorchSharp;
 using static TorchSharp.torch;
 using F = TorchSharp.torch.nn.functional;
 
@@ -35,6 +36,9 @@ public abstract class SrNetwork : IDisposable
     /// <summary>Whether passes are differentiable.</summary>
     private protected bool Training { get; }
 
+    /// <summary>Whether training passes are left to libtorch's graph entirely.</summary>
+    private protected bool Graph { get; init; }
+
     /// <summary>Where the parameters live.</summary>
     private protected Device Device => _parameters.Flat.device;
 
@@ -48,7 +52,7 @@ public abstract class SrNetwork : IDisposable
         long height = x.shape[1] * Shape.Scale, width = x.shape[2] * Shape.Scale;
         if (Loops is { } loops)
             return loops.Forward(Padded(x), height, width).MoveToOuterDisposeScope();
-        Tensor y = Nhwc.Convolution(Features(x), P(Shape.TailName + ".weight"), P(Shape.TailName + ".bias"));
+        Tensor y = End(Features(x), Shape.TailName);
         y = Nhwc.PixelShuffle(y, Shape.Scale);
         if (y.shape[1] != height || y.shape[2] != width)
             y = y.narrow(1, 0, height).narrow(2, 0, width).contiguous();
@@ -112,6 +116,11 @@ public abstract class SrNetwork : IDisposable
 
     /// <summary>Features of a padded map.</summary>
     private protected abstract Tensor Extract(Tensor x);
+
+    /// <summary>A 3x3 convolution of the ends: in float32, its gradients in the body's type.</summary>
+    private protected Tensor End(Tensor x, string name) => Training && !Graph && Body == ScalarType.BFloat16 && Device.type == DeviceType.CPU && x.shape[3] % 16 == 0
+        ? ConvolutionTraining.Run(x, _parameters, name)
+        : Nhwc.Convolution(x, P(name + ".weight"), P(name + ".bias"));
 
     /// <summary>A parameter in float32.</summary>
     private protected Tensor P(string name) => _parameters[name];

@@ -1,3 +1,4 @@
+using BbmrCluster.Networks.Kernels;
 using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
@@ -78,5 +79,38 @@ public sealed class TrainingPassTests
         float[] first = Gradient(0.5f), second = Gradient(-0.25f), both = Gradient(0.5f, -0.25f);
         Assert.Equal(first, Gradient(0.5f));
         Assert.InRange(RelativeError([.. first.Zip(second, (a, b) => a + b)], both), 0, 1e-5);
+    }
+
+    [Theory]
+    [InlineData(64, 64)]
+    [InlineData(64, 12)]
+    [InlineData(64, 48)]
+    [InlineData(48, 192)]
+    public void A_convolution_is_exact_forward_and_its_gradients_differ_by_rounding_to_bfloat16(int inputs, int outputs)
+    {
+        var random = new Random(4);
+        float[] Draw(int count) => [.. Enumerable.Range(0, count).Select(_ => (random.NextSingle() * 2) - 1)];
+        var values = new Dictionary<string, TensorData>(StringComparer.Ordinal)
+        {
+            ["c.weight"] = new([outputs, inputs, 3, 3], Draw(outputs * inputs * 9)),
+            ["c.bias"] = new([outputs], Draw(outputs)),
+        };
+        using var parameters = new ParameterSet([.. values.Select(pair => (pair.Key, pair.Value.Shape))], values, "test", trainable: true);
+        using var scope = NewDisposeScope();
+        Tensor x = NativeTensors.Create(Draw(2 * 9 * 11 * inputs), [2, 9, 11, inputs]), gradient = NativeTensors.Create(Draw(2 * 9 * 11 * outputs), [2, 9, 11, outputs]);
+        Tensor exact = x.to(ScalarType.Float64).requires_grad_(true), weight = parameters["c.weight"].detach().to(ScalarType.Float64).requires_grad_(true), bias = parameters["c.bias"].detach().to(ScalarType.Float64).requires_grad_(true);
+        Tensor expected = nn.functional.conv2d(exact.permute(0, 3, 1, 2), weight, bias, padding: [1L, 1L]).permute(0, 2, 3, 1);
+        expected.backward([gradient.to(ScalarType.Float64)]);
+
+        x.requires_grad_(true);
+        Tensor y = ConvolutionTraining.Run(x, parameters, "c");
+        y.backward([gradient]);
+        IReadOnlyDictionary<string, TensorData> gradients = parameters.Export(parameters.TakeGradient());
+        Assert.InRange(RelativeError(Floats(y), Floats(expected)), 0, 1e-6);
+        Assert.InRange(RelativeError(Floats(x.grad!), Floats(exact.grad!)), 0, 0.004);
+        Assert.InRange(RelativeError(gradients["c.weight"].Values, Floats(weight.grad!)), 0, 0.004);
+        Assert.InRange(RelativeError(gradients["c.bias"].Values, Floats(bias.grad!)), 0, 1e-5);
+
+        static float[] Floats(Tensor tensor) => tensor.to(ScalarType.Float32).contiguous().data<float>().ToArray();
     }
 }

@@ -44,7 +44,7 @@ public sealed class CraftNetwork : SrNetwork
         for (int g = 0; g < Shape.Depths.Count; g++)
             body = Group(body, $"layers.{g}.", Shape.Depths[g]);
         body = F.layer_norm(body.to(ScalarType.Float32), [Shape.Channels], P("norm.body.weight"), P("norm.body.bias"), Epsilon);
-        Tensor last = Nhwc.Convolution(body, P("conv_after_body.weight"), P("conv_after_body.bias"));
+        Tensor last = End(body, "conv_after_body");
         return Add(last, first).MoveToOuterDisposeScope();
     }
 

@@ -25,7 +25,7 @@ public sealed class OmniSrNetwork : SrNetwork
     public OmniSrNetwork(OmniSrShape shape, ParameterSet parameters, ScalarType body = ScalarType.Float32, bool training = false, bool graph = false)
         : base(parameters, body, training)
     {
-        Shape = shape;
+        (Shape, Graph) = (shape, graph);
         using var scope = NewDisposeScope();
         _biasIndex = tensor(RelativePositions(shape.Window), device: Device).DetachFromDisposeScope();
         float[] scale = [.. Enumerable.Range(0, 3 * shape.Channels).Select(i => i < shape.Channels ? 1 / MathF.Sqrt(shape.Channels / shape.Heads) : 1)];
@@ -62,7 +62,7 @@ public sealed class OmniSrNetwork : SrNetwork
             body = SpatialAttention(_blocks.Length > 0 ? _blocks[i].Forward(body) : Osag(body, $"residual_layer.{i}."), $"residual_layer.{i}.esa.");
         if (Body != ScalarType.Float32)
             body = body.to(ScalarType.Float32);
-        Tensor last = Nhwc.Convolution(body, P("output.weight"), P("output.bias"));
+        Tensor last = End(body, "output");
         return Add(last, first).MoveToOuterDisposeScope();
     }
 
