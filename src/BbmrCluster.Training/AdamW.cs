@@ -1,6 +1,7 @@
 using System.Globalization;
 using BbmrCluster.Networks;
 using BbmrCluster.Networks.Weights;
+using TorchSharp;
 using static TorchSharp.torch;
 
 namespace BbmrCluster.Training;
@@ -40,14 +41,16 @@ public sealed class AdamW : IDisposable
         using IDisposable noGradient = no_grad();
         using var scope = NewDisposeScope();
         Steps++;
-        _weights.mul_(1 - (rate * _decay));
-        _first.mul_(Beta1).add_(gradient, alpha: 1 - Beta1);
-        _second.mul_(Beta2).addcmul_(gradient, gradient, 1 - Beta2);
-        Tensor size = (_second / (1 - Math.Pow(Beta2, Steps))).sqrt_().add_(Epsilon);
-        _weights.addcdiv_(_first, size, -rate / (1 - Math.Pow(Beta1, Steps)));
-
         double keep = Math.Min(_emaDecay, (1.0 + Steps) / (10.0 + Steps));
-        Average.mul_(keep).add_(_weights, alpha: 1 - keep);
+        // Numbers that libtorch reads are held here: TorchSharp may free temporary ones too early, and a half-done step cannot be repeated.
+        using Scalar shrink = 1 - (rate * _decay), first = Beta1, newFirst = 1 - Beta1, second = Beta2, newSecond = 1 - Beta2,
+            correction = 1 / (1 - Math.Pow(Beta2, Steps)), epsilon = Epsilon, move = -rate / (1 - Math.Pow(Beta1, Steps)), kept = keep, taken = 1 - keep;
+        _weights.mul_(shrink);
+        _first.mul_(first).add_(gradient, newFirst);
+        _second.mul_(second).addcmul_(gradient, gradient, newSecond);
+        Tensor size = _second.mul(correction).sqrt_().add_(epsilon);
+        _weights.addcdiv_(_first, size, move);
+        Average.mul_(kept).add_(_weights, taken);
     }
 
     /// <summary>All state, to go on later: adds tensors, and the number of steps, under a prefix.</summary>

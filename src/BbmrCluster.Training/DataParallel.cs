@@ -151,6 +151,9 @@ public sealed class DataParallel : IDisposable
                 catch (Exception problem)
                 {
                     Failure = ExceptionDispatchInfo.Capture(problem);
+                    // What a backward pass left half done must not count in the next.
+                    foreach (ParameterSet set in Sets)
+                        set.TakeGradient().Dispose();
                 }
                 _end.Release();
             }

@@ -167,7 +167,7 @@ internal static class StartWeights
         }
         else
         {
-            LoadedModel model = new ModelCatalog().Load(recipe.Network, shape.Scale);
+            LoadedModel model = new ModelCatalog().Load(ModelNames.Network(recipe.Network, recipe.Downscaler), shape.Scale);
             (source, found) = (model.FileName, (model.SrShape, model.Tensors));
         }
         return string.Equals(found.Shape.Description, shape.Description, StringComparison.Ordinal)

@@ -1,5 +1,7 @@
 using BbmrCluster.Imaging;
 using BbmrCluster.Networks;
+using BbmrCluster.Networks.Catalog;
+using BbmrCluster.Networks.DownNet;
 using BbmrCluster.Networks.JointSr;
 using BbmrCluster.Networks.Weights;
 using BbmrCluster.Rescaling;
@@ -26,7 +28,7 @@ internal sealed class JointSrTask : TrainingTask
     private readonly TrainingRecipe _recipe;
     private readonly JointSrShape _shape;
     private readonly HrCropSampler _sampler;
-    private readonly float[] _values;
+    private readonly BlockShrinker _shrinker;
     private readonly IReadOnlyList<(string Name, ParameterSet Parameters)> _sets;
     private readonly JointGradient _gradients;
     private readonly IReadOnlyList<(string Name, IReadOnlyList<Photo> Images)> _validation;
@@ -36,7 +38,7 @@ internal sealed class JointSrTask : TrainingTask
     {
         _recipe = recipe;
         _shape = new JointSrShape([.. Scales.Select(recipe.ShapeAt)]);
-        _values = CropSampler.ValueTable(_shape.Extractors[0].Black);
+        _shrinker = BlockShrinker.Of(recipe, _shape);
         _sampler = new HrCropSampler(photos, recipe);
         _validation = [.. validation.Select(set => (set.Name, set.InBlocks())).Where(set => set.Item2.Count > 0)];
 
@@ -57,7 +59,7 @@ internal sealed class JointSrTask : TrainingTask
         JointCrop[] made = [.. crops.Select(crop =>
         {
             int[] order = _recipe.Assignment == "detail" ? ByDetail(crop) : Shuffled(crop, random);
-            return MakeCrop(crop, order, _recipe.MixOrEqual, _values);
+            return MakeCrop(crop, order, _recipe.MixOrEqual, _shrinker);
         })];
         return () => _gradients.Compute(made);
     }
@@ -70,24 +72,28 @@ internal sealed class JointSrTask : TrainingTask
     public override IReadOnlyDictionary<string, IReadOnlyDictionary<string, TensorData>> Export(IReadOnlyList<Tensor> averages) =>
         new Dictionary<string, IReadOnlyDictionary<string, TensorData>>(StringComparer.Ordinal) { [""] = Combined(averages) };
 
-    public override void Dispose() => _gradients.Dispose();
+    public override void Dispose()
+    {
+        _gradients.Dispose();
+        _shrinker.Dispose();
+    }
 
     /// <summary>
     /// The blocks of an image at about the mix that the rate budget gives: of every ten blocks the most detailed one at
     /// scale 2, the four flattest at scale 8, the rest at scale 4.
     /// </summary>
-    internal static JointCrop ValidationCrop(PixelBuffer image, float[] values)
+    internal static JointCrop ValidationCrop(PixelBuffer image, BlockShrinker shrinker)
     {
         int blocks = image.Width / Block * (image.Height / Block), fine = (blocks + 5) / 10;
-        return MakeCrop(image, ByDetail(image), [fine, blocks - (5 * fine), 4 * fine], values);
+        return MakeCrop(image, ByDetail(image), [fine, blocks - (5 * fine), 4 * fine], shrinker);
     }
 
     /// <summary>A crop whose blocks, in the order given, get so many of each scale.</summary>
     /// <param name="image">Sides multiples of a block.</param>
     /// <param name="order">Raster numbers of all blocks.</param>
     /// <param name="counts">Blocks at scales 2, 4, 8.</param>
-    /// <param name="values">Network value of each 8-bit value.</param>
-    internal static JointCrop MakeCrop(PixelBuffer image, int[] order, IReadOnlyList<int> counts, float[] values)
+    /// <param name="shrinker">Makes LR.</param>
+    internal static JointCrop MakeCrop(PixelBuffer image, int[] order, IReadOnlyList<int> counts, BlockShrinker shrinker)
     {
         var lr = new float[Scales.Length][];
         var places = new int[Scales.Length][];
@@ -95,10 +101,10 @@ internal sealed class JointSrTask : TrainingTask
         for (int s = 0; s < Scales.Length; s++)
         {
             places[s] = [.. order.Skip(first).Take(counts[s]).Order()];
-            lr[s] = Blocks.Shrunk(Blocks.Cut(image, Block, places[s]), Block, Scales[s], values);
+            lr[s] = places[s].Length == 0 ? [] : shrinker.Shrink(Blocks.Cut(image, Block, places[s]), Scales[s]);
             first += counts[s];
         }
-        return new JointCrop(lr, places, Array.ConvertAll(image.Data, value => values[value]), image.Height / Block, image.Width / Block);
+        return new JointCrop(lr, places, Array.ConvertAll(image.Data, value => shrinker.Values[value]), image.Height / Block, image.Width / Block);
     }
 
     private static int[] ByDetail(PixelBuffer image)
@@ -122,11 +128,62 @@ internal sealed class JointSrTask : TrainingTask
         var scores = new Dictionary<string, double>(StringComparer.Ordinal);
         foreach ((string name, IReadOnlyList<Photo> images) in _validation)
         {
-            IReadOnlyList<ValidationScore> found = Validation.Joint(_shape, values, images);
+            IReadOnlyList<ValidationScore> found = Validation.Joint(_shape, values, images, _shrinker);
             scores[$"{name}_blocks_{label}psnr_y"] = found.Average(score => score.PsnrY);
             scores[$"{name}_blocks_{label}seam"] = found.Average(score => score.Seam);
         }
         return scores;
+    }
+}
+
+/// <summary>Makes LR blocks as network values: by bicubic, or by trained Down-Nets that it owns. May be used on any thread.</summary>
+internal sealed class BlockShrinker : IDisposable
+{
+    private readonly Dictionary<int, (DownNetNetwork Network, ParameterSet Parameters)>? _downNets;
+
+    /// <param name="black">The networks' value of black.</param>
+    /// <param name="downNets">Down-Nets for every scale in use; null is bicubic.</param>
+    public BlockShrinker(float black, IReadOnlyDictionary<int, (DownNetShape Shape, IReadOnlyDictionary<string, TensorData> Tensors)>? downNets = null)
+    {
+        (Black, Values) = (black, CropSampler.ValueTable(black));
+        _downNets = downNets?.ToDictionary(pair => pair.Key, pair =>
+        {
+            var parameters = new ParameterSet(pair.Value.Shape.Parameters, pair.Value.Tensors, $"the Down-Net of scale {pair.Key}");
+            return (new DownNetNetwork(pair.Value.Shape, parameters), parameters);
+        });
+    }
+
+    /// <summary>The value of black.</summary>
+    public float Black { get; }
+
+    /// <summary>Network value of each 8-bit value.</summary>
+    public float[] Values { get; }
+
+    /// <summary>As a recipe says; Down-Nets come from the catalog.</summary>
+    public static BlockShrinker Of(TrainingRecipe recipe, JointSrShape shape) => new(shape.Extractors[0].Black, recipe.Downscaler is "bicubic" ? null : shape.Scales.ToDictionary(scale => scale, scale =>
+    {
+        LoadedModel model = new ModelCatalog().Load(ModelNames.DownNet(recipe.Network), scale);
+        return ((DownNetShape)model.Shape, model.Tensors);
+    }));
+
+    /// <summary>Blocks of 128 x 128, each by itself, to (n, 128 / scale, 128 / scale, 3).</summary>
+    public float[] Shrink(ushort[] samples, int scale)
+    {
+        if (_downNets is null)
+            return Blocks.Shrunk(samples, JointSrTask.Block, scale, Values);
+        NativeRuntime.SetThreads(1);
+        using var scope = NewDisposeScope();
+        using IDisposable noGradient = no_grad();
+        long count = samples.Length / (JointSrTask.Block * JointSrTask.Block * 3);
+        Tensor hr = NativeTensors.Create(Array.ConvertAll(samples, value => Values[value]), [count, JointSrTask.Block, JointSrTask.Block, 3]);
+        return DownNetGradient.Rounded(_downNets[scale].Network.Forward(hr), Black).data<float>().ToArray();
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        foreach ((_, ParameterSet parameters) in _downNets?.Values ?? Enumerable.Empty<(DownNetNetwork, ParameterSet)>())
+            parameters.Dispose();
     }
 }
 

@@ -54,8 +54,10 @@ public static class ModelPublisher
             case TrainingKind.Jointsr:
             {
                 var shape = JointSrShape.Of(first.Tensors, recipe.Name);
-                return [Write(ModelNames.Joint(recipe.Network, "bicubic"), shape, first.Tensors, "LR of each block by itself by the MATLAB-compatible 8-bit bicubic",
-                    weights => Measured("_blocks", set => Validation.Joint(shape, weights, set.InBlocks())), References())];
+                using var shrinker = BlockShrinker.Of(recipe, shape);
+                return [Write(ModelNames.Joint(recipe.Network, recipe.Downscaler), shape, first.Tensors,
+                    recipe.Downscaler is "bicubic" ? "LR of each block by itself by the MATLAB-compatible 8-bit bicubic" : "LR of each block by Down-Net, rounded to 8 bits",
+                    weights => Measured("_blocks", set => Validation.Joint(shape, weights, set.InBlocks(), shrinker)), References())];
             }
             default:
             {
@@ -129,7 +131,7 @@ public static class ModelPublisher
         if (recipe.Kind != TrainingKind.Sr && recipe.StartNetworks is null)
         {
             int[] scales = recipe.Scale is { } scale ? [scale] : [2, 4, 8];
-            cards.AddRange(scales.Select(k => new ModelCatalog().Load(recipe.Network, k).Card).OfType<ModelCard>());
+            cards.AddRange(scales.Select(k => new ModelCatalog().Load(ModelNames.Network(recipe.Network, recipe.Downscaler), k).Card).OfType<ModelCard>());
         }
         return (cards.Sum(card => card.Steps), cards.Sum(card => card.Seconds));
     }

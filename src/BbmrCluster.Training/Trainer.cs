@@ -1,9 +1,11 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Runtime.InteropServices;
 using System.Text.Json;
 using System.Threading.Channels;
 using BbmrCluster.Networks;
 using BbmrCluster.Networks.Weights;
+using TorchSharp;
 using static TorchSharp.torch;
 
 namespace BbmrCluster.Training;
@@ -62,7 +64,7 @@ public static class Trainer
                 bool validate = run.Step % recipe.ValidateEvery == 0 || run.Step == recipe.Steps;
                 if (!validate && run.Step % recipe.LogEvery != 0)
                     continue;
-                last = run.Log(validate ? task.Validate(run.Averages) : null);
+                last = run.Log(validate ? Again.OnNativeFailure(() => task.Validate(run.Averages)) : null);
                 if (validate)
                     run.Save();
                 report?.Invoke(last);
@@ -107,6 +109,29 @@ public static class Trainer
         return next;
     }
 
+    /// <summary>
+    /// Repeats what has no effect but its result. TorchSharp may free a number that it hands to libtorch while libtorch reads
+    /// it, if a garbage collection falls into the call; on a busy machine that happens every few hours and libtorch refuses.
+    /// </summary>
+    private static class Again
+    {
+        private const int Attempts = 3;
+
+        public static T OnNativeFailure<T>(Func<T> work)
+        {
+            for (int attempt = 1; ; attempt++)
+            {
+                try
+                {
+                    return work();
+                }
+                catch (ExternalException) when (attempt < Attempts)
+                {
+                }
+            }
+        }
+    }
+
     /// <summary>State of a training between its steps, and its files.</summary>
     private sealed class TrainingRun : IDisposable
     {
@@ -140,7 +165,13 @@ public static class Trainer
         public TrainingProgress Open(bool resume)
         {
             string[] lines = [];
-            if (resume && File.Exists(StatePath))
+            if (!resume)
+            {
+                // The best of another training would be taken for this one's.
+                foreach (string suffix in _task.Export(Averages).Keys)
+                    File.Delete(_base + suffix + ".best.safetensors");
+            }
+            else if (File.Exists(StatePath))
             {
                 SafetensorsFile state = SafetensorsFile.Read(StatePath);
                 for (int i = 0; i < _optimizers.Length; i++)
@@ -165,10 +196,10 @@ public static class Trainer
         public void Do(Func<double> work)
         {
             using var scope = NewDisposeScope();
-            double loss = work(), squares = 0;
+            double loss = Again.OnNativeFailure(work), squares = 0;
             int[] sets = [.. Enumerable.Range(0, _optimizers.Length).Where(set => _task.Trains(set, Step))];
             foreach (int set in sets)
-                squares += Math.Pow(_task.Gradient(set).norm().item<float>(), 2);
+                squares += Math.Pow(Again.OnNativeFailure(() => _task.Gradient(set).norm().item<float>()), 2);
             double norm = Math.Sqrt(squares);
             if (!double.IsFinite(loss) || !double.IsFinite(norm))
                 throw new InvalidDataException($"The training diverged at step {Step}: the loss is {loss}, the gradient's norm {norm}.");
@@ -176,7 +207,10 @@ public static class Trainer
             {
                 Tensor gradient = _task.Gradient(set);
                 if (_recipe.ClipNorm > 0 && norm > _recipe.ClipNorm)
-                    gradient.mul_(_recipe.ClipNorm / norm);
+                {
+                    using Scalar factor = _recipe.ClipNorm / norm;
+                    gradient.mul_(factor);
+                }
                 _optimizers[set].Step(gradient, _recipe.RateAt(Step));
             }
             Step++;

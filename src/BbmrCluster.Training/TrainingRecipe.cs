@@ -60,6 +60,9 @@ public sealed record TrainingRecipe
     /// </summary>
     public int BlocksAtOnce { get; init; }
 
+    /// <summary>For "jointsr": how LR blocks are made, "bicubic", or "downnet" by the Down-Nets of the network as they are in the catalog, which stay as they are.</summary>
+    public string Downscaler { get; init; } = "bicubic";
+
     /// <summary>For "downnet": first steps, in which Down-Net alone approaches bicubic.</summary>
     public int FitSteps { get; init; }
 
@@ -177,6 +180,7 @@ public sealed record TrainingRecipe
         Require(ColourJitter is >= 0 and <= 0.5, "colour_jitter is 0 to 0.5");
         Require(Threads >= 1 && LogEvery >= 1 && ValidateEvery >= 1, "threads, log_every and validate_every are at least 1");
         Require(Assignment is "random" or "detail", "assignment is random or detail");
+        Require(Downscaler is "bicubic" || (Downscaler is "downnet" && Kind == TrainingKind.Jointsr), "downscaler is bicubic, or downnet for jointsr");
         switch (Kind)
         {
             case TrainingKind.Sr:

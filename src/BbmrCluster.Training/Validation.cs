@@ -106,18 +106,17 @@ public static class Validation
     /// <param name="shape">The model's shape, of scales 2, 4 and 8.</param>
     /// <param name="values">Its tensors.</param>
     /// <param name="images">Sides in whole blocks.</param>
-    public static IReadOnlyList<ValidationScore> Joint(JointSrShape shape, IReadOnlyDictionary<string, TensorData> values, IReadOnlyList<Photo> images)
+    /// <param name="shrinker">Makes LR.</param>
+    internal static IReadOnlyList<ValidationScore> Joint(JointSrShape shape, IReadOnlyDictionary<string, TensorData> values, IReadOnlyList<Photo> images, BlockShrinker shrinker)
     {
         using var set = new JointSet(shape, values, "the weights", trainable: false);
         using var model = new JointPass(shape, set.Sets, ScalarType.Float32, training: false);
-        float black = shape.Extractors[0].Black;
-        float[] table = CropSampler.ValueTable(black);
         return [.. images.Select(image =>
         {
             using var scope = NewDisposeScope();
             using IDisposable noGradient = no_grad();
-            JointCrop[] crop = [JointSrTask.ValidationCrop(image.Pixels, table)];
-            ImageQuality quality = Metrics.Compare(image.Pixels, Blocks.ToImage(model.Image(model.Features(crop), crop), black));
+            JointCrop[] crop = [JointSrTask.ValidationCrop(image.Pixels, shrinker)];
+            ImageQuality quality = Metrics.Compare(image.Pixels, Blocks.ToImage(model.Image(model.Features(crop), crop), shrinker.Black));
             return new ValidationScore(image.Name, quality.PsnrY, quality.Seam ?? 1);
         })];
     }

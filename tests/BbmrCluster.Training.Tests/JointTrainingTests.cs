@@ -64,7 +64,7 @@ public sealed class JointTrainingTests : IDisposable
     {
         int[] order = [.. Enumerable.Range(0, 4)];
         new Random(seed).Shuffle(order);
-        return JointSrTask.MakeCrop(Picture(256, 256, seed), order, counts, CropSampler.ValueTable(-1));
+        return JointSrTask.MakeCrop(Picture(256, 256, seed), order, counts, new BlockShrinker(-1));
     }
 
     private static float[][] Gradients(int workers, int blocksAtOnce, out double loss)
@@ -120,7 +120,8 @@ public sealed class JointTrainingTests : IDisposable
     {
         PixelBuffer image = Picture(384, 256, 5);
         float[] values = CropSampler.ValueTable(0);
-        JointCrop crop = JointSrTask.MakeCrop(image, [5, 0, 3, 1, 4, 2], [1, 3, 2], values);
+        using var shrinker = new BlockShrinker(0);
+        JointCrop crop = JointSrTask.MakeCrop(image, [5, 0, 3, 1, 4, 2], [1, 3, 2], shrinker);
         Assert.Equal([[5], [0, 1, 3], [2, 4]], crop.Places);
         PixelBuffer small = Bicubic.Resize(image.Crop(128, 128, 128, 128), ResizeScale.Down(8));
         Assert.Equal(small.Data.Select(value => values[value]), crop.Lr[2].Skip(16 * 16 * 3));
@@ -132,7 +133,7 @@ public sealed class JointTrainingTests : IDisposable
     public void Validation_gives_one_block_in_ten_the_finest_scale_and_four_the_coarsest()
     {
         // Detail rises with x, so the finest scale goes to the right, the coarsest to the left.
-        JointCrop crop = JointSrTask.ValidationCrop(Picture(1280, 128, 1), CropSampler.ValueTable(0));
+        JointCrop crop = JointSrTask.ValidationCrop(Picture(1280, 128, 1), new BlockShrinker(0));
         Assert.Equal([1, 5, 4], crop.Places.Select(places => places.Length));
         Assert.True(crop.Places[0].Min() >= crop.Places[1].Max() - 1 && crop.Places[2].Max() < crop.Places[0].Min());
     }
@@ -190,6 +191,21 @@ public sealed class JointTrainingTests : IDisposable
         Tensor x = randn(1, 32, 32, 3);
         Tensor mean = nn.functional.avg_pool2d(x.permute(0, 3, 1, 2), scale, scale).permute(0, 2, 3, 1);
         Assert.InRange((new DownNetNetwork(shape, parameters).Forward(x) - mean).abs().max().item<float>(), 0, 1e-5);
+    }
+
+    [Fact]
+    public void Down_nets_shrink_the_blocks_of_a_crop_where_a_recipe_says_so()
+    {
+        var shape = new DownNetShape(4);
+        using var shrinker = new BlockShrinker(-1, new Dictionary<int, (DownNetShape, IReadOnlyDictionary<string, TensorData>)> { [4] = (shape, Initialisation.FromBoxAverage(shape, 1)) });
+        PixelBuffer image = Picture(256, 128, 3);
+        float[] lr = JointSrTask.MakeCrop(image, [1, 0], [0, 2, 0], shrinker).Lr[1];
+        // The last LR pixel of the first block's first row is the mean of the 4 x 4 pixels left of the block border.
+        double red = Enumerable.Range(0, 4).Sum(y => Enumerable.Range(124, 4).Sum(x => (double)image.Data[(y * image.RowBytes) + (x * 3)])) / 16;
+        Assert.Equal(red, (lr[31 * 3] + 1) * 127.5, 0.51);
+        Assert.All(lr, value => Assert.Equal(Math.Round((value + 1) * 127.5), (value + 1) * 127.5, 1e-3));
+        TrainingRecipe recipe = new() { Name = "a", Kind = TrainingKind.Sr, Scale = 2, Steps = 1, Downscaler = "downnet" };
+        Assert.Throws<InvalidDataException>(recipe.Validate);
     }
 
     [Fact]

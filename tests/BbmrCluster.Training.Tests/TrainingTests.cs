@@ -120,12 +120,13 @@ public sealed class TrainingTests : IDisposable
     }
 
     [Theory]
-    [InlineData("float32")]
-    [InlineData("bfloat16")]
-    public void Training_lowers_the_loss_below_that_of_bicubic(string precision)
+    [InlineData("omnisr-light", "float32")]
+    [InlineData("omnisr-light", "bfloat16")]
+    [InlineData("craft", "bfloat16")]
+    public void Training_lowers_the_loss_below_that_of_bicubic(string network, string precision)
     {
         var losses = new List<double>();
-        Trainer.Run(Recipe(40, precision), new TrainingPaths(Photos(), null, In("out")), resume: false, progress => losses.Add(progress.Loss));
+        Trainer.Run(Recipe(40, precision) with { Network = network }, new TrainingPaths(Photos(), null, In("out")), resume: false, progress => losses.Add(progress.Loss));
         Assert.True(losses.TakeLast(10).Average() < 0.95 * losses.Take(5).Average(), $"{losses.Take(5).Average()} to {losses.TakeLast(10).Average()}");
     }
 
@@ -178,11 +179,13 @@ public sealed class TrainingTests : IDisposable
         Assert.All(exact.Zip(fast), pair => Assert.Equal(pair.First.PsnrY, pair.Second.PsnrY, 0.02));
     }
 
-    [Fact]
-    public void Patches_depend_on_seed_and_step_alone_and_match_their_large_ones()
+    [Theory]
+    [InlineData(0)]
+    [InlineData(0.2)]
+    public void Patches_depend_on_seed_and_step_alone_and_match_their_large_ones(double jitter)
     {
         TrainingPhoto[] photos = [PhotoSet.Pair("p", Picture(200, 160), 2)];
-        TrainingRecipe recipe = Recipe(1) with { Batch = 8 };
+        TrainingRecipe recipe = Recipe(1) with { Batch = 8, ColourJitter = jitter };
         var sampler = new PatchSampler(photos, recipe);
         (float[] lr, float[] hr) = sampler.Draw(5);
         Assert.Equal(lr, new PatchSampler(photos, recipe).Draw(5).Lr);
@@ -213,17 +216,19 @@ public sealed class TrainingTests : IDisposable
         Assert.InRange(flat, 1, 40);
     }
 
-    [Fact]
-    public void A_tail_for_another_scale_averages_or_repeats_sub_pixels()
+    [Theory]
+    [InlineData("omnisr-light")]
+    [InlineData("craft")]
+    public void A_tail_for_another_scale_averages_or_repeats_sub_pixels(string network)
     {
-        var shape = new OmniSrShape(4, 1);
+        var shape = (SrNetworkShape)ModelCatalog.StandardShape(network, 4);
         IReadOnlyDictionary<string, TensorData> state = Initialisation.FromBicubic(shape, 1);
         TrainingPhoto[] Images(int scale) => [PhotoSet.Pair("p", Picture(256, 192), scale)];
         foreach (int scale in (int[])[2, 8])
         {
-            var other = new OmniSrShape(scale, 1);
+            var other = (SrNetworkShape)ModelCatalog.StandardShape(network, scale);
             IReadOnlyDictionary<string, TensorData> values = Initialisation.FromOtherScale(state, shape, scale);
-            Assert.Equal(3 * scale * scale, values["up.0.weight"].Shape[0]);
+            Assert.Equal(3 * scale * scale, values[shape.TailName + ".weight"].Shape[0]);
             double psnr = Validation.Psnr(other, values, Images(scale))[0].PsnrY, bicubic = Validation.Psnr(other, Initialisation.FromBicubic(other, 1), Images(scale))[0].PsnrY;
             Assert.True(psnr > bicubic - 4, $"scale {scale}: {psnr} against {bicubic}");
         }
