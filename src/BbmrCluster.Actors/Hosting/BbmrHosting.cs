@@ -3,6 +3,7 @@ using Akka.Cluster.Hosting;
 using Akka.Cluster.Sharding;
 using Akka.Configuration;
 using Akka.Hosting;
+using Akka.Pattern;
 using Akka.Persistence.Sql;
 using BbmrCluster.Actors.Archives;
 using BbmrCluster.Actors.Client;
@@ -152,7 +153,10 @@ public static class BbmrHosting
     public static AkkaConfigurationBuilder WithArchiveIndex(this AkkaConfigurationBuilder builder, AkkaExecutionMode mode) =>
         mode == AkkaExecutionMode.Local
             ? builder.WithActors((system, registry) => registry.Register<ArchiveIndexKey>(system.ActorOf(ArchiveIndex.Props(), "archive-index")))
-            : builder.WithSingleton<ArchiveIndexKey>("archive-index", (_, _, _) => ArchiveIndex.Props(),
+            // A failed write or recovery stops it, and a cluster does not start a singleton again that has stopped.
+            : builder.WithSingleton<ArchiveIndexKey>("archive-index", (_, _, _) => BackoffSupervisor.Props(
+                    Backoff.OnStop(ArchiveIndex.Props(), "index", TimeSpan.FromSeconds(1), TimeSpan.FromSeconds(10), 0.2, maxNrOfRetries: -1)
+                        .WithFinalStopMessage(message => message is StopWhenWritten)),
                 new ClusterSingletonOptions { Role = CoordinatorRole, TerminationMessage = StopWhenWritten.Instance }, createProxyToo: true);
 
     /// <summary>The coordinators of archives; in a cluster they are remembered and go on by themselves. Needs the image coordinators, and the read model where there is one.</summary>

@@ -96,8 +96,11 @@ public sealed class ClusterNode : IAsyncDisposable
         }
         catch (Exception error)
         {
+            bool untrusted = host?.Services.GetService<ActorSystem>() is { } system && IsUntrusted(system);
             host?.Dispose();
             work.Dispose();
+            if (untrusted)
+                throw Untrusted();
             if (PortInUse(error) && error is not NodeConfigurationException)
                 throw new NodeConfigurationException([string.Create(CultureInfo.InvariantCulture, $"The port of {options.Bind}{(options.Http is null ? "" : $" or of {options.Http}")} cannot be used: {Innermost(error).Message}.")]);
             throw;
@@ -106,6 +109,7 @@ public sealed class ClusterNode : IAsyncDisposable
 
     /// <summary>Waits until it is told to stop or is removed from the cluster, and ends in order.</summary>
     /// <param name="stop">Tells it to stop.</param>
+    /// <exception cref="NodeConfigurationException">Its certificate and those of the other nodes do not fit.</exception>
     public async Task<NodeEnd> RunAsync(CancellationToken stop)
     {
         var lifetime = _host.Services.GetRequiredService<IHostApplicationLifetime>();
@@ -115,6 +119,8 @@ public sealed class ClusterNode : IAsyncDisposable
         _ = _system.WhenTerminated.ContinueWith(_ => ended.TrySetResult(), TaskScheduler.Default);
         await ended.Task;
         await _host.StopAsync(CancellationToken.None);
+        if (IsUntrusted(_system))
+            throw Untrusted();
         return stop.IsCancellationRequested && CoordinatedShutdown.Get(_system).ShutdownReason is not CoordinatedShutdown.ClusterDowningReason ? NodeEnd.Stopped : NodeEnd.Removed;
     }
 
@@ -209,6 +215,12 @@ public sealed class ClusterNode : IAsyncDisposable
         akka.cluster.split-brain-resolver.stable-after = {{options.StableAfter.TotalSeconds}}s
         akka.coordinated-shutdown.phases.service-requests-done.timeout = {{(options.Drain + CoordinationSettings.ReturnTime).TotalSeconds + 5}}s
         """));
+
+    // The transport ends a node whose own connections fail at the handshake: it would never join.
+    private static bool IsUntrusted(ActorSystem system) => CoordinatedShutdown.Get(system).ShutdownReason?.GetType().Name.StartsWith("Tls", StringComparison.Ordinal) == true;
+
+    private static NodeConfigurationException Untrusted() =>
+        new(["A node to join does not accept this node's certificate, or this node not that one's: all certificates must be signed by an authority in tls_authority."]);
 
     private static bool PortInUse(Exception error) => Innermost(error) is SocketException { SocketErrorCode: SocketError.AddressAlreadyInUse or SocketError.AccessDenied or SocketError.AddressNotAvailable };
 
