@@ -6,7 +6,7 @@ namespace BbmrCluster.Cli.Tests;
 public class HelpTests
 {
     public static TheoryData<string> Commands => new(
-        "rescale", "downscale", "upscale", "info", "verify", "extract", "superresolve", "resize", "compare", "models", "models list", "models verify", "models parity", "train", "doctor", "node",
+        "rescale", "downscale", "upscale", "info", "verify", "extract", "superresolve", "resize", "compare", "models", "models list", "models verify", "models add", "models parity", "train", "doctor", "node",
         "submit", "jobs", "status", "watch", "pause", "resume", "cancel", "retry", "nodes", "drain");
 
     [Theory, MemberData(nameof(Commands))]
@@ -28,7 +28,7 @@ public class HelpTests
         string help = Bbmr.Run(scratch.Path, "rescale", "--help").Output;
         foreach (string option in new[]
                  {
-                     "--output", "-o", "--recursive", "-r", "--format", "--network", "--scorer", "--allocator", "--scales", "--rate", "--downscaler", "--precision",
+                     "--output", "-o", "--recursive", "-r", "--format", "--network", "--scorer", "--allocator", "--scales", "--rate", "--downscaler", "--joint", "--precision",
                      "--device", "--threads", "--work-dir", "--max-work", "--force", "--dry-run", "--json", "--quiet", "--verbose",
                  })
             Assert.Contains(option, help, StringComparison.Ordinal);

@@ -75,6 +75,11 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
                 string reason = e is ContainerException container ? container.Reason : e.Message;
                 Settle(new ImageLine(image.DisplayName, "failed") { Code = "refused", Error = reason });
             }
+            catch (EngineUnavailableException e) when (kind == JobKind.Upscale)
+            {
+                // Each container names its own networks.
+                Settle(new ImageLine(image.DisplayName, "failed") { Code = "weights", Error = e.Message });
+            }
         }
         return jobs;
     }

@@ -156,7 +156,7 @@ public sealed class CraftNetwork : SrNetwork
         q = q.view(batch, pixels, c).transpose(1, 2).contiguous().view(batch * Shape.Heads, each, pixels);
         kv = kv.view(batch, pixels, 2, c).permute(2, 0, 3, 1).contiguous().view(2, batch * Shape.Heads, each, pixels);
         Tensor y = ChannelAttention(q, kv[0], kv[1], W(name + "attn.temperature"));
-        y = y.view(batch, c, pixels).transpose(1, 2).reshape(low.shape);
+        y = y.view(batch, c, pixels).transpose(1, 2).contiguous().view(low.shape);
         y = Add(Nhwc.Pointwise(y, W(name + "attn.project_out.weight"), null), low);
         return Add(GatedFeedForward(Norm(y, name + "norm2.body", Epsilon), name + "ffn."), y).MoveToOuterDisposeScope();
     }
