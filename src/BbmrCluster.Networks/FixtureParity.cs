@@ -39,7 +39,9 @@ public static class FixtureParity
         using var scope = NewDisposeScope();
         Tensor x = ToNhwc(input);
 
-        float[] result = FromNhwc(Forward(x, training: false));
+        float[] result;
+        using (SrNetwork? network = Network(training: false))
+            result = FromNhwc(Forward(network, x));
         if (result.Length != output.Values.Length)
             throw new InvalidDataException($"{path}: the output has the shape {output.ShapeText}, the network makes {result.Length} values.");
         double error = 0, peak = 0;
@@ -53,20 +55,19 @@ public static class FixtureParity
         double? lossError = null, normError = null;
         if (tensors.TryGetValue("target", out TensorData? target) && tensors.TryGetValue("loss_l1", out TensorData? loss) && tensors.TryGetValue("grad_norm", out TensorData? norm))
         {
-            Tensor l1 = (Forward(x, training: true) - ToNhwc(target)).abs().mean();
+            // Passes back need what the network keeps of the pass forward.
+            using SrNetwork? network = Network(training: true);
+            Tensor l1 = (Forward(network, x) - ToNhwc(target)).abs().mean();
             l1.backward();
             lossError = Relative(l1.item<float>(), loss.Values[0]);
             normError = Relative(parameters.TakeGradient().to(ScalarType.Float64).norm().item<double>(), norm.Values[0]);
         }
         return new ParityResult(shape.Architecture, shape.Scale, error, error / peak, lossError, normError);
 
-        Tensor Forward(Tensor input, bool training)
-        {
-            if (shape is DownNetShape down)
-                return new DownNetNetwork(down, parameters).Forward(input);
-            using SrNetwork network = ((SrNetworkShape)shape).CreateNetwork(parameters, training: training);
-            return network.Forward(input);
-        }
+        // Down-Net holds nothing but its parameters.
+        SrNetwork? Network(bool training) => (shape as SrNetworkShape)?.CreateNetwork(parameters, training: training);
+
+        Tensor Forward(SrNetwork? network, Tensor input) => network?.Forward(input) ?? new DownNetNetwork((DownNetShape)shape, parameters).Forward(input);
 
         static double Relative(double value, double reference) => Math.Abs(value - reference) / Math.Abs(reference);
     }

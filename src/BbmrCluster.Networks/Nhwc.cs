@@ -52,7 +52,8 @@ internal static class Nhwc
         long[] shape = x.shape;
         long channels = shape[^1], rows = x.numel() / channels, outputs = weight.shape[0];
         // In float32 the product is twice as fast as a 1x1 convolution (of at least 16 maps, see above).
-        if (x.dtype == ScalarType.Float32 && x.device.type == DeviceType.CPU && rows % 64 == 0 && rows >= 1024)
+        // For channel counts that are not multiples of 16 it is silently wrong here and there (10 to 40, 32 to 170).
+        if (x.dtype == ScalarType.Float32 && x.device.type == DeviceType.CPU && channels % 16 == 0 && outputs % 16 == 0 && rows % 64 == 0 && rows >= 1024)
         {
             Tensor y = F.conv2d(x.view(rows / 64, 8, 8, channels).permute(0, 3, 1, 2), weight.view(outputs, channels, 1, 1), bias);
             return y.permute(0, 2, 3, 1).contiguous().view([.. shape[..^1], outputs]).MoveToOuterDisposeScope();

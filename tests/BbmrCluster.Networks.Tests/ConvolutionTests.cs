@@ -76,6 +76,20 @@ public sealed class ConvolutionTests
     [InlineData(48, 254, false)]
     [InlineData(127, 48, false)]
     [InlineData(32, 3, false)]
+    [InlineData(32, 96, true)]
+    [InlineData(32, 64, true)]
+    [InlineData(64, 32, true)]
+    [InlineData(16, 16, true)]
+    [InlineData(32, 32, true)]
+    [InlineData(32, 170, false)]
+    [InlineData(85, 32, false)]
+    [InlineData(30, 30, true)]
+    [InlineData(20, 20, true)]
+    [InlineData(60, 180, true)]
+    [InlineData(159, 60, false)]
+    [InlineData(40, 120, true)]
+    [InlineData(106, 40, false)]
+    [InlineData(10, 40, true)]
     public void Pointwise_products_match_float64(int inputs, int outputs, bool bias)
     {
         foreach (ScalarType type in (ScalarType[])[ScalarType.Float32, ScalarType.BFloat16])
