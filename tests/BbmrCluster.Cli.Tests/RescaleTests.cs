@@ -56,6 +56,12 @@ public partial class RescaleTests(Weights weights) : IClassFixture<Weights>
         Assert.True(deep.Lines[0].GetProperty("deep").GetProperty("compared").GetBoolean());
         Assert.Equal(0, Run(scratch, "extract", "out/photo.bbmr", "-o", "small.png").ExitCode);
         Assert.True(File.Exists(scratch["small.png"]));
+
+        File.WriteAllBytes(scratch["cut.bbmr"], File.ReadAllBytes(scratch["out", "photo.bbmr"])[..^10]);
+        BbmrResult cut = Run(scratch, "info", "cut.bbmr", "--json");
+        Assert.Equal(1, cut.ExitCode);
+        Assert.False(cut.Lines[0].GetProperty("ok").GetBoolean());
+        Assert.Contains("is truncated to", cut.Error, StringComparison.Ordinal);
     }
 
     [Fact]

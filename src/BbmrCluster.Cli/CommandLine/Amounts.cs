@@ -37,6 +37,9 @@ internal static class Amounts
         return 1;
     }
 
+    /// <summary>1 block, 9 blocks.</summary>
+    public static string Count(long number, string noun) => string.Create(CultureInfo.InvariantCulture, $"{number} {noun}{(number == 1 ? "" : "s")}");
+
     /// <summary>12.3 MB.</summary>
     public static string Text(long bytes) => bytes switch
     {

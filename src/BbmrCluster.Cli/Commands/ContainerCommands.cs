@@ -115,10 +115,11 @@ internal static class ContainerCommands
         string alpha = h.Alpha switch { AlphaKind.Stored => "stored", AlphaKind.Opaque => "opaque", _ => "none" };
         string? kind = reader.Quality is { } quality ? quality.Kind == QualityKind.Measured ? "measured" : "estimated" : null;
         double? psnr = reader.Quality?.Psnr(grid);
+        ContainerDamage? damage = reader.DamageAtOpen is [var first, ..] ? first : null;
 
         terminal.Json(new
         {
-            file = path, ok = true, error = (string?)null, width = h.Width, height = h.Height, bit_depth = h.BitDepth, colour_channels = h.ColourChannels, alpha,
+            file = path, ok = damage is null, error = damage?.Reason, width = h.Width, height = h.Height, bit_depth = h.BitDepth, colour_channels = h.ColourChannels, alpha,
             bytes, blocks = grid.Count, columns = grid.Columns, strips = grid.Strips, block_size = h.BlockSize,
             scales = h.Scales.Scales, rate = h.Rate, counts = CountsByScale(h.Scales, counts), lr_pixels = lrPixels,
             rate_pixels = ratePixels, rate_pixels_image = ratePixelsImage, bits_per_pixel = bitsPerPixel,
@@ -131,7 +132,7 @@ internal static class ContainerCommands
         Line(path, "BBMR container, version 1, " + Amounts.Text(bytes));
         Line("image", $"{h.Width}x{h.Height} pixels, {(h.ColourChannels == 1 ? "grey" : "RGB")}, {h.BitDepth} bits, alpha {alpha}");
         Line("blocks", $"{grid.Columns} x {grid.Strips} = {grid.Count} of {h.BlockSize}x{h.BlockSize} pixels");
-        Line("scales", string.Join(", ", h.Scales.Scales.Select((scale, index) => string.Create(CultureInfo.InvariantCulture, $"x{scale}: {counts[index]} blocks ({100.0 * counts[index] / grid.Count:0.0} %)"))));
+        Line("scales", string.Join(", ", h.Scales.Scales.Select((scale, index) => string.Create(CultureInfo.InvariantCulture, $"x{scale}: {Amounts.Count(counts[index], "block")} ({100.0 * counts[index] / grid.Count:0.0} %)"))));
         Line("stored", string.Create(CultureInfo.InvariantCulture, $"{lrPixels} LR pixels, 1/{1 / ratePixels:0.##} of the blocks' pixels; {bitsPerPixel:0.000} bits per pixel, LR coded without loss"));
         Line("made by", $"allocator {h.Allocator}, scorer {h.Scorer}, downscaler {h.Downscaler}, rate {h.Rate}, precision {h.Precision}");
         Line("network", h.Network);
@@ -141,7 +142,9 @@ internal static class ContainerCommands
         Line("source", $"{h.Source.Name}, {h.Source.Format}, {Amounts.Text(h.Source.Size)}");
         Line("", $"sha256 {h.Source.Sha256}");
         Line("metadata", MetadataText(h.Metadata));
-        return true;
+        foreach (ContainerDamage part in reader.DamageAtOpen)
+            terminal.Problem($"{path}: {part.Reason}");
+        return damage is null;
 
         void Line(string label, string text) => terminal.Result(label == path ? $"{path}: {text}" : $"  {label,-9} {text}");
     }

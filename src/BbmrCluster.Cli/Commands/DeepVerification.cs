@@ -1,4 +1,5 @@
 using System.Globalization;
+using BbmrCluster.Cli.CommandLine;
 using BbmrCluster.Cli.Output;
 using BbmrCluster.Imaging;
 using BbmrCluster.Networks;
@@ -25,8 +26,8 @@ internal sealed record DeepVerification(int Blocks, string? QualityKind, double?
 
     /// <summary>For people.</summary>
     public string Summary => PsnrY is not { } psnr
-        ? string.Create(CultureInfo.InvariantCulture, $"every byte matches its checksum and all {Blocks} blocks were restored")
-        : string.Create(CultureInfo.InvariantCulture, $"all {Blocks} blocks restored, {psnr:0.00} dB against the source; the container says {RecordedPsnrY:0.00} dB ({QualityKind})");
+        ? string.Create(CultureInfo.InvariantCulture, $"every byte matches its checksum and {(Blocks == 1 ? "its block was" : $"all {Blocks} blocks were")} restored")
+        : string.Create(CultureInfo.InvariantCulture, $"{Amounts.Count(Blocks, "block")} restored, {psnr:0.00} dB against the source; the container says {RecordedPsnrY:0.00} dB ({QualityKind})");
 
     /// <summary>Restores all strips with the networks that the container names.</summary>
     /// <param name="reader">A container whose checksums hold.</param>

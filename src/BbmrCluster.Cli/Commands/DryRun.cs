@@ -35,7 +35,7 @@ internal sealed class DryRun(Terminal terminal, JobValues values, JobKind kind)
                 double jobSeconds = (grid.Count * secondsPerBlock) + ((double)width * height / 1e6 * CodecSecondsPerMegapixel);
                 bool exists = File.Exists(job.Outputs.Report);
                 terminal.Json(new { input = job.DisplayName, state = "planned", code = (string?)null, error = (string?)null, width, height, blocks = grid.Count, work_bytes = jobWork, estimated_seconds = jobSeconds, report_exists = exists, outputs = OutputNaming.FilesOf(job.Outputs, kind) });
-                terminal.Result(string.Create(CultureInfo.InvariantCulture, $"{job.DisplayName}: {width}x{height}, {grid.Count} blocks, {Amounts.Text(jobWork)} of work space, about {Amounts.Text(TimeSpan.FromSeconds(jobSeconds))}{(exists ? ", results are there: skipped when nothing changed" : "")}"));
+                terminal.Result(string.Create(CultureInfo.InvariantCulture, $"{job.DisplayName}: {width}x{height}, {Amounts.Count(grid.Count, "block")}, {Amounts.Text(jobWork)} of work space, about {Amounts.Text(TimeSpan.FromSeconds(jobSeconds))}{(exists ? ", results are there: skipped when nothing changed" : "")}"));
                 (blocks, seconds, planned) = (blocks + grid.Count, seconds + jobSeconds, planned + 1);
                 // Images come one after another; the largest decides.
                 work = Math.Max(work, jobWork);
@@ -49,7 +49,7 @@ internal sealed class DryRun(Terminal terminal, JobValues values, JobKind kind)
             }
         }
         terminal.Json(new { summary = true, dry_run = true, planned, failed = refused, blocks, work_bytes = work, estimated_seconds = seconds, work_directory = Path.GetFullPath(values.WorkDirectory) });
-        terminal.Message(string.Create(CultureInfo.InvariantCulture, $"{planned} images, {blocks} blocks, at least {Amounts.Text(work)} of work space in {values.WorkDirectory}, about {Amounts.Text(TimeSpan.FromSeconds(seconds))}; nothing was written"));
+        terminal.Message(string.Create(CultureInfo.InvariantCulture, $"{Amounts.Count(planned, "image")}, {Amounts.Count(blocks, "block")}, at least {Amounts.Text(work)} of work space in {values.WorkDirectory}, about {Amounts.Text(TimeSpan.FromSeconds(seconds))}; nothing was written"));
         return ExitCodes.Of(planned, refused);
     }
 

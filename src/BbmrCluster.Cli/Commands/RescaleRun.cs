@@ -139,7 +139,7 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
                 _resumed[started.ImageId] = started.ResumedLeases;
                 if (_terminal.IsVerbose || started.ResumedLeases > 0)
                     _terminal.Message(started.ResumedLeases > 0
-                        ? string.Create(CultureInfo.InvariantCulture, $"{started.DisplayName}: goes on, {started.ResumedLeases} leases are done already")
+                        ? string.Create(CultureInfo.InvariantCulture, $"{started.DisplayName}: goes on, {Amounts.Count(started.ResumedLeases, "lease")} done already")
                         : $"{started.DisplayName}: started");
                 break;
             case JobNotification.ImageProgressed progressed:
@@ -200,9 +200,8 @@ internal sealed class ProgressTracker(int images, int settled)
 {
     private readonly Dictionary<ImageId, (string Name, ImageProgress? Progress)> _open = [];
     private readonly Stopwatch _clock = Stopwatch.StartNew();
-    private readonly int _settledBefore = settled;
     private int _settled = settled;
-    private double _fractionAtStart = -1;
+    private (TimeSpan Time, double Fraction)? _warm;
     private string _activity = "starting";
 
     /// <summary>The newest state.</summary>
@@ -210,16 +209,16 @@ internal sealed class ProgressTracker(int images, int settled)
     {
         get
         {
-            double partly = _open.Values.Sum(image => image.Progress is { TotalUnits: > 0 } p ? (double)p.DoneUnits / p.TotalUnits : 0);
-            double fraction = images == 0 ? 1 : Math.Clamp((_settled + partly) / images, 0, 1);
-            if (_fractionAtStart < 0)
-                _fractionAtStart = (double)_settledBefore / images;
-            // The first seconds are start-up and tell nothing about speed.
-            double gained = fraction - _fractionAtStart;
-            TimeSpan? remaining = gained > 0.01 && _clock.Elapsed.TotalSeconds > 3 ? _clock.Elapsed * ((1 - fraction) / gained) : null;
+            double fraction = Fraction;
+            // Counted from the first results of the device: reading the photograph and loading the networks come once and tell nothing about speed.
+            TimeSpan? remaining = _warm is { } warm && fraction - warm.Fraction > 0.01 && _clock.Elapsed - warm.Time > TimeSpan.FromSeconds(1)
+                ? (_clock.Elapsed - warm.Time) * ((1 - fraction) / (fraction - warm.Fraction))
+                : null;
             return new RunProgress(images, _settled, fraction, _activity, remaining);
         }
     }
+
+    private double Fraction => images == 0 ? 1 : Math.Clamp((_settled + _open.Values.Sum(image => image.Progress is { TotalUnits: > 0 } p ? (double)p.DoneUnits / p.TotalUnits : 0)) / images, 0, 1);
 
     /// <summary>An image is open.</summary>
     public void Start(ImageId id, string name) => (_open[id], _activity) = ((name, null), name);
@@ -237,6 +236,8 @@ internal sealed class ProgressTracker(int images, int settled)
             if (progress.Stages[i].DoneBlocks > before)
                 moved = progress.Stages[i];
         }
+        if (moved is { Stage: not Stage.Ingest })
+            _warm ??= (_clock.Elapsed, Fraction);
         if (moved is { TotalBlocks: > 0 })
             _activity = string.Create(CultureInfo.InvariantCulture, $"{image.Name}: {RescaleRun.NameOf(moved.Stage)} {100L * moved.DoneBlocks / moved.TotalBlocks} %");
         return moved;

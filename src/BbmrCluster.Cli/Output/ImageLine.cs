@@ -118,8 +118,8 @@ internal sealed record ImageLine(string Input, string State)
             (_, _, _, { } estimated) => string.Create(CultureInfo.InvariantCulture, $", {estimated:0.00} dB estimated"),
             _ => "",
         };
-        string resumed = Resumed > 0 ? string.Create(CultureInfo.InvariantCulture, $", {Resumed} leases taken over") : "";
+        string resumed = Resumed > 0 ? string.Create(CultureInfo.InvariantCulture, $", {Amounts.Count(Resumed.Value, "lease")} taken over") : "";
         return string.Create(CultureInfo.InvariantCulture,
-            $"{Input}: {State}, {Width}x{Height}, {Blocks} blocks{counts}, {BitsPerPixel:0.000} bits per pixel{quality}, {Amounts.Text(TimeSpan.FromSeconds(Seconds ?? 0))}{resumed}");
+            $"{Input}: {State}, {Width}x{Height}, {Amounts.Count(Blocks ?? 0, "block")}{counts}, {BitsPerPixel:0.000} bits per pixel{quality}, {Amounts.Text(TimeSpan.FromSeconds(Seconds ?? 0))}{resumed}");
     }
 }

@@ -49,6 +49,9 @@ public sealed class ContainerReader : IDisposable
             ?? WalkStrips(preamble.StripsAt);
     }
 
+    /// <summary>What opening alone found: a wrong length, a damaged index or quality record. Strips are not read for it (see <see cref="Verify"/>).</summary>
+    public IReadOnlyList<ContainerDamage> DamageAtOpen => _damage;
+
     /// <summary>The header.</summary>
     public ContainerHeader Header { get; }
 
