@@ -1,3 +1,4 @@
+using BbmrCluster.Networks.Kernels;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
 using F = TorchSharp.torch.nn.functional;
@@ -22,6 +23,8 @@ public sealed class CraftNetwork : SrNetwork
 
     /// <inheritdoc/>
     public override CraftShape Shape { get; }
+
+    private protected override ProcessorNetwork? CreateLoops(ParameterSet parameters) => CraftOnProcessor.Runs(Shape) ? new CraftOnProcessor(Shape, parameters, Body) : null;
 
     /// <summary>Mirrors without repeating the edge; to and fro where the map is smaller than what is wanted.</summary>
     private protected override Tensor Pad(Tensor x, long height, long width)

@@ -6,7 +6,18 @@ namespace BbmrCluster.Networks.Kernels;
 /// <summary>Passes over whole maps whose channels are a multiple of 16; T is float, or ushort for bfloat16.</summary>
 internal static unsafe class Elementwise
 {
-    /// <summary>to = from + bias; the same place is allowed. An empty bias copies.</summary>
+    /// <summary>Every pixel becomes the same.</summary>
+    public static void Fill<T>(T* to, float* pixel, int rows, int channels)
+        where T : unmanaged
+    {
+        for (int row = 0; row < rows; row++, to += channels)
+        {
+            for (int c = 0; c < channels; c += Lanes)
+                Store(Vector512.Load(pixel + c), to + c);
+        }
+    }
+
+    /// <summary>to = from + bias; the same place is allowed.</summary>
     public static void AddBias<T>(T* from, float* bias, T* to, int rows, int channels)
         where T : unmanaged
     {

@@ -109,11 +109,13 @@ internal abstract unsafe class ProcessorNetwork : IDisposable
     /// <summary>A map that is kept.</summary>
     private protected MapBuffer Buffer(int channels, ScalarType? type = null) => Own(new MapBuffer(channels, type ?? Body));
 
-    /// <summary>A 1x1 convolution of the body, without its bias.</summary>
-    private protected Pointwise Product(string name)
+    /// <summary>A 1x1 convolution of the body.</summary>
+    /// <param name="name">Without ".weight".</param>
+    /// <param name="bias">Whether to use its bias.</param>
+    private protected Pointwise Product(string name, bool bias = false)
     {
-        long[] shape = _parameters[name].shape;
-        return Own(new Pointwise(Values(name), (int)shape[1], (int)shape[0], Body));
+        long[] shape = _parameters[name + ".weight"].shape;
+        return Own(new Pointwise(Values(name + ".weight"), (int)shape[1], (int)shape[0], Body, bias ? Values(name + ".bias") : []));
     }
 
     /// <summary>Values that loops read as they are.</summary>

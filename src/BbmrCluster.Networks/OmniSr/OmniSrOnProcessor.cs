@@ -12,7 +12,7 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
 
     private readonly Convolution3 _input, _output;
     private readonly Osag[] _osags;
-    private readonly MapBuffer _first, _outer, _inner, _branch, _wide, _mixed;
+    private readonly MapBuffer _first, _outer, _inner, _branch, _hidden, _wide, _mixed;
     private readonly TokenAttention _tokens;
     private readonly ChannelAttention _channels;
 
@@ -25,7 +25,7 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
         _osags = [.. Enumerable.Range(0, shape.Osags).Select(i => new Osag(this, $"residual_layer.{i}."))];
         _first = Buffer(Channels, ScalarType.Float32);
         (_outer, _inner, _branch) = (Buffer(Channels), Buffer(Channels), Buffer(Channels));
-        (_wide, _mixed) = (Buffer(3 * Channels), Buffer(3 * Channels));
+        (_hidden, _wide, _mixed) = (Buffer(2 * Channels), Buffer(3 * Channels), Buffer(3 * Channels));
         _tokens = Own(new TokenAttention());
         _channels = Own(new ChannelAttention());
     }
@@ -45,7 +45,7 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
         where T : unmanaged
     {
         int rows = images * height * width, line = width * Channels;
-        foreach (MapBuffer buffer in (MapBuffer[])[_first, _outer, _inner, _branch, _wide, _mixed])
+        foreach (MapBuffer buffer in (MapBuffer[])[_first, _outer, _inner, _branch, _hidden, _wide, _mixed])
             buffer.Reserve(rows);
         float* first = (float*)_first.Pointer;
         T* outer = (T*)_outer.Pointer;
@@ -119,7 +119,7 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
         {
             _net = net;
             string block = name + "residual_layer.0.layer.", local = block + "0.fn.";
-            (_localIn, _localOut, _last) = (net.Product(local + "0.weight"), net.Product(local + "5.weight"), net.Product(name + "residual_layer.1.weight"));
+            (_localIn, _localOut, _last) = (net.Product(local + "0"), net.Product(local + "5"), net.Product(name + "residual_layer.1"));
             (_localInBias, _localOutBias, _lastBias) = (net.Floats(local + "0.bias"), net.Floats(local + "5.bias"), net.Floats(name + "residual_layer.1.bias"));
             _local = net.Depthwise(local + "2", bias: true);
             (_squeeze, _excite) = (net.Floats(local + "4.gate.1.weight"), net.Floats(local + "4.gate.3.weight"));
@@ -193,18 +193,16 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
     private sealed class FeedForward(OmniSrOnProcessor net, string name)
     {
         private readonly LayerNormalisation _norm = net.Norm(name + "norm", 1e-6);
-        private readonly Pointwise _in = net.Product(name + "fn.project_in.weight"), _out = net.Product(name + "fn.project_out.weight");
+        private readonly Pointwise _in = net.Product(name + "fn.project_in"), _out = net.Product(name + "fn.project_out");
         private readonly Depthwise3 _middle = net.Depthwise(name + "fn.dwconv");
-        private readonly MapBuffer _hidden = net.Buffer(2 * Channels);
 
         public void Run<T>(int images, int height, int width)
             where T : unmanaged
         {
             int rows = images * height * width;
-            _hidden.Reserve(rows);
             _norm.Run((T*)net._inner.Pointer, (T*)net._branch.Pointer, rows);
-            _in.Run(net._branch, _hidden, rows);
-            _middle.Gate((T*)_hidden.Pointer, (T*)net._branch.Pointer, images, height, width);
+            _in.Run(net._branch, net._hidden, rows);
+            _middle.Gate((T*)net._hidden.Pointer, (T*)net._branch.Pointer, images, height, width);
             _out.Run(net._branch, net._inner, rows, add: true);
         }
     }
@@ -221,7 +219,7 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
         {
             _net = net;
             _norm = net.Norm(name + "norm", 1e-5);
-            (_in, _out) = (net.Product(name + "fn.to_qkv.weight"), net.Product(name + "fn.to_out.0.weight"));
+            (_in, _out) = (net.Product(name + "fn.to_qkv"), net.Product(name + "fn.to_out.0"));
             ReadOnlySpan<float> table = net.Values(name + "fn.rel_pos_bias.weight");
             const int heads = Channels / 16;
             _bias = net.Own(new NativeFloats(heads * 64 * 64));
@@ -270,7 +268,7 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
         {
             _net = net;
             _norm = net.Norm(name + "norm", 1e-6);
-            (_in, _out) = (net.Product(name + "fn.qkv.weight"), net.Product(name + "fn.project_out.weight"));
+            (_in, _out) = (net.Product(name + "fn.qkv"), net.Product(name + "fn.project_out"));
             _middle = net.Depthwise(name + "fn.qkv_dwconv");
             _temperature = net.Own(new NativeFloats(Channels));
             for (int c = 0; c < Channels; c++)
@@ -314,7 +312,7 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
         public SpatialAttention(OmniSrOnProcessor net, string name)
         {
             _net = net;
-            _reduce = net.Product(name + "conv1.weight");
+            _reduce = net.Product(name + "conv1");
             (_reduceBias, _strideBias, _directBias, _expandBias) = (net.Floats(name + "conv1.bias"), net.Floats(name + "conv2.bias"), net.Floats(name + "conv_f.bias"), net.Floats(name + "conv4.bias"));
             _pooled = net.Convolution(name + "conv3");
             ReadOnlySpan<float> stride = net.Values(name + "conv2.weight");
