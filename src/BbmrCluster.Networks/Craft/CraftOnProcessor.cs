@@ -15,7 +15,7 @@ internal sealed unsafe class CraftOnProcessor : ProcessorNetwork
     private readonly Convolution3 _convFirst, _convLast;
     private readonly LayerNormalisation _norm;
     private readonly Group[] _groups;
-    private readonly MapBuffer _input, _first, _normalised, _state, _low, _high, _start, _branch, _queries, _hidden, _mlp, _mixed, _keyValues, _keys, _gated, _halved, _line;
+    private readonly MapBuffer _input, _first, _normalised, _state, _low, _high, _other, _branch, _queries, _hidden, _mlp, _mixed, _keyValues, _keys, _gated, _halved, _line;
     private readonly TokenAttention _tokens;
     private readonly ChannelAttention _channels;
 
@@ -29,7 +29,7 @@ internal sealed unsafe class CraftOnProcessor : ProcessorNetwork
         _groups = [.. shape.Depths.Select((depth, g) => new Group(this, $"layers.{g}.", depth))];
         _input = Buffer(3, ScalarType.Float32);
         (_first, _normalised) = (Buffer(Channels, ScalarType.Float32), Buffer(Channels, ScalarType.Float32));
-        (_state, _low, _high, _start, _branch, _queries) = (Buffer(Channels), Buffer(Channels), Buffer(Channels), Buffer(Channels), Buffer(Channels), Buffer(Channels));
+        (_state, _low, _high, _other, _branch, _queries) = (Buffer(Channels), Buffer(Channels), Buffer(Channels), Buffer(Channels), Buffer(Channels), Buffer(Channels));
         (_hidden, _mlp, _mixed, _keyValues, _keys) = (Buffer(3 * Channels), Buffer(shape.MlpChannels), Buffer(Channels), Buffer(2 * Channels), Buffer(2 * Channels));
         int gate = (shape.GateChannels + 15) / 16 * 16;
         (_gated, _halved) = (Buffer(2 * gate), Buffer(gate));
@@ -54,7 +54,7 @@ internal sealed unsafe class CraftOnProcessor : ProcessorNetwork
         where T : unmanaged
     {
         int rows = images * height * width, line = width * Channels;
-        foreach (MapBuffer buffer in (MapBuffer[])[_input, _first, _normalised, _state, _low, _high, _start, _branch, _queries, _hidden, _mlp, _mixed, _keyValues, _keys, _gated, _halved])
+        foreach (MapBuffer buffer in (MapBuffer[])[_input, _first, _normalised, _state, _low, _high, _other, _branch, _queries, _hidden, _mlp, _mixed, _keyValues, _keys, _gated, _halved])
             buffer.Reserve(rows);
         _line.Reserve(width);
         float* input = (float*)_input.Pointer, first = (float*)_first.Pointer, normalised = (float*)_normalised.Pointer;
@@ -102,7 +102,7 @@ internal sealed unsafe class CraftOnProcessor : ProcessorNetwork
         private readonly WindowBlock[] _windows;
         private readonly HighFrequencies[] _high;
         private readonly Fusion[] _fusion;
-        private readonly Convolution3 _last;
+        private readonly BodyConvolution3 _last;
 
         public Group(CraftOnProcessor net, string name, int depth)
         {
@@ -111,50 +111,49 @@ internal sealed unsafe class CraftOnProcessor : ProcessorNetwork
             _windows = [.. Enumerable.Range(0, 2 * depth).Select(i => new WindowBlock(net, $"{inner}srwa_blocks.{i}."))];
             _high = [.. Enumerable.Range(0, depth).Select(i => new HighFrequencies(net, $"{inner}hfer_blocks.{i}."))];
             _fusion = [.. Enumerable.Range(0, depth).Select(i => new Fusion(net, $"{inner}hf_blocks.{i}."))];
-            _last = net.Convolution(name + "conv");
+            _last = net.BodyConvolution(name + "conv");
         }
 
         public void Run<T>(int images, int height, int width)
             where T : unmanaged
         {
-            int rows = images * height * width, line = width * Channels;
-            long values = (long)rows * Channels;
-            T* state = (T*)_net._state.Pointer, start = (T*)_net._start.Pointer, low = (T*)_net._low.Pointer;
-            Elementwise.Convert(state, start, values);
+            int line = width * Channels;
+            MapBuffer state = _net._state;
             for (int i = 0; i < _high.Length; i++)
             {
-                // Both branches read the same state.
-                Elementwise.Convert(state, low, values);
-                _windows[2 * i].Run<T>(images, height, width, shifted: false);
-                _windows[(2 * i) + 1].Run<T>(images, height, width, shifted: true);
-                _high[i].Run<T>(images, height, width);
-                _fusion[i].Run<T>(images, height, width);
-                Elementwise.Convert(low, state, values);
+                // Both branches read the same state; the fusion's result takes its place, but the group's input stays.
+                MapBuffer low = ReferenceEquals(state, _net._low) ? _net._other : _net._low;
+                _windows[2 * i].Run<T>(state, low, images, height, width, shifted: false);
+                _windows[(2 * i) + 1].Run<T>(low, low, images, height, width, shifted: true);
+                _high[i].Run<T>(state, images, height, width);
+                _fusion[i].Run<T>(low, images, height, width);
+                state = low;
             }
-            _last.Run(low, Channels, images, height, width, (image, y, sums) =>
+            T* sum = (T*)_net._state.Pointer;
+            _last.Run(state, images, height, width, (image, y, values) =>
             {
                 long at = ((image * (long)height) + y) * line;
-                Elementwise.Add(sums, start + at, state + at, line);
+                Elementwise.Add(values, sum + at, sum + at, line);
             });
         }
     }
 
-    /// <summary>Attention in windows, then an MLP; in place on the low map.</summary>
+    /// <summary>Attention in windows, then an MLP: low = state + both; in place where they are the same.</summary>
     private sealed class WindowBlock(CraftOnProcessor net, string name)
     {
         private readonly LayerNormalisation _norm1 = net.Norm(name + "norm1", 1e-5), _norm2 = net.Norm(name + "norm2", 1e-5);
-        private readonly Pointwise _qkv = net.Product(name + "qkv", bias: true), _proj = net.Product(name + "proj", bias: true);
+        private readonly Pointwise _qkv = net.Product(name + "qkv", bias: true), _proj = net.Product(name + "proj");
         private readonly Pointwise _in = net.Product(name + "mlp.fc1"), _out = net.Product(name + "mlp.fc2", bias: true);
-        private readonly NativeFloats _inBias = net.Floats(name + "mlp.fc1.bias");
+        private readonly NativeFloats _projBias = net.Floats(name + "proj.bias"), _inBias = net.Floats(name + "mlp.fc1.bias");
         private readonly Depthwise3 _local = net.Depthwise(name + "get_v", bias: true);
 
-        public void Run<T>(int images, int height, int width, bool shifted)
+        public void Run<T>(MapBuffer state, MapBuffer to, int images, int height, int width, bool shifted)
             where T : unmanaged
         {
             const int stride = 3 * Channels;
             int pixels = height * width, rows = images * pixels;
-            T* low = (T*)net._low.Pointer, branch = (T*)net._branch.Pointer, qkv = (T*)net._hidden.Pointer, mixed = (T*)net._mixed.Pointer;
-            _norm1.Run(low, branch, rows);
+            T* low = (T*)to.Pointer, branch = (T*)net._branch.Pointer, qkv = (T*)net._hidden.Pointer, mixed = (T*)net._mixed.Pointer;
+            _norm1.Run((T*)state.Pointer, branch, rows);
             _qkv.Run(net._branch, net._hidden, rows);
             for (int half = 0; half < 2; half++)
             {
@@ -169,11 +168,12 @@ internal sealed unsafe class CraftOnProcessor : ProcessorNetwork
                 }
             }
             _local.Run(qkv + (2 * Channels), stride, mixed, Channels, images, height, width, add: true);
-            _proj.Run(net._mixed, net._low, rows, add: true);
+            Elementwise.AddBias((T*)state.Pointer, _projBias.Pointer, low, rows, Channels);
+            _proj.Run(net._mixed, to, rows, add: true);
             _norm2.Run(low, branch, rows);
             _in.Run(net._branch, net._mlp, rows);
             Elementwise.BiasGelu((T*)net._mlp.Pointer, _inBias.Pointer, rows, net._mlp.Channels);
-            _out.Run(net._mlp, net._low, rows, add: true);
+            _out.Run(net._mlp, to, rows, add: true);
         }
     }
 
@@ -185,12 +185,13 @@ internal sealed unsafe class CraftOnProcessor : ProcessorNetwork
         private readonly Convolution3 _local = net.Convolution(name + "conv");
         private readonly FloatProduct _peaks = net.Own(new FloatProduct(Transposed(net.Values(name + "fc.weight")), Half, Half));
         private readonly NativeFloats _peaksBias = net.Own(new NativeFloats([.. net.Values(name + "fc.bias"), .. new float[Padded - Half]]));
-        private readonly Pointwise _last = net.Product(name + "last_fc", bias: true);
+        private readonly Pointwise _last = net.Product(name + "last_fc");
+        private readonly NativeFloats _lastBias = net.Floats(name + "last_fc.bias");
 
-        public void Run<T>(int images, int height, int width)
+        public void Run<T>(MapBuffer from, int images, int height, int width)
             where T : unmanaged
         {
-            T* state = (T*)net._state.Pointer, joined = (T*)net._branch.Pointer;
+            T* state = (T*)from.Pointer, joined = (T*)net._branch.Pointer;
             float* peaks = (float*)net._line.Pointer, mapped = peaks + (width * Half);
             _local.Run(state, Channels, images, height, width, (image, y, local) =>
             {
@@ -202,39 +203,36 @@ internal sealed unsafe class CraftOnProcessor : ProcessorNetwork
                 for (int x = 0; x < width; x++, to += Channels)
                 {
                     float* left = local + (x * Padded), right = mapped + (x * Padded);
-                    Store(Gelu(Vector512.Load(left)), to);
-                    StoreLower(Gelu(Vector512.Load(left + 16)), to + 16);
-                    Store(Gelu(Vector512.Load(right)), to + Half);
-                    StoreLower(Gelu(Vector512.Load(right + 16)), to + Half + 16);
+                    Store(Gelu<T>(Vector512.Load(left)), to);
+                    StoreLower(Gelu<T>(Vector512.Load(left + 16)), to + 16);
+                    Store(Gelu<T>(Vector512.Load(right)), to + Half);
+                    StoreLower(Gelu<T>(Vector512.Load(right + 16)), to + Half + 16);
                 }
             });
             int rows = images * height * width;
-            Elementwise.Convert(state, (T*)net._high.Pointer, (long)rows * Channels);
+            Elementwise.AddBias(state, _lastBias.Pointer, (T*)net._high.Pointer, rows, Channels);
             _last.Run(net._branch, net._high, rows, add: true);
         }
 
-        /// <summary>The maximum over 3 x 3 pixels, for one row.</summary>
+        /// <summary>The maximum over 3 x 3 pixels, for one row: of each column once, then of three columns.</summary>
         private static void Peaks<T>(T* row, int y, int height, int width, float* peaks)
             where T : unmanaged
         {
-            int top = y == 0 ? 0 : -1, bottom = y == height - 1 ? 0 : 1;
-            for (int x = 0; x < width; x++, row += Channels, peaks += Half)
+            T* above = y == 0 ? row : row - (width * Channels), below = y == height - 1 ? row : row + (width * Channels);
+            // 24 channels as two vectors that overlap.
+            (Vector512<float> low, Vector512<float> high) = Column(0);
+            (Vector512<float> lowBefore, Vector512<float> highBefore) = (low, high);
+            for (int x = 0; x < width; x++, peaks += Half)
             {
-                int left = x == 0 ? 0 : -1, right = x == width - 1 ? 0 : 1;
-                // 24 channels as two vectors that overlap.
-                Vector512<float> low = Load(row), high = Load(row + 8);
-                for (int i = top; i <= bottom; i++)
-                {
-                    for (int j = left; j <= right; j++)
-                    {
-                        T* pixel = row + (((i * width) + j) * Channels);
-                        low = Vector512.MaxNative(low, Load(pixel));
-                        high = Vector512.MaxNative(high, Load(pixel + 8));
-                    }
-                }
-                low.Store(peaks);
-                high.Store(peaks + 8);
+                (Vector512<float> lowNext, Vector512<float> highNext) = x == width - 1 ? (low, high) : Column((x + 1) * Channels);
+                Vector512.MaxNative(Vector512.MaxNative(lowBefore, lowNext), low).Store(peaks);
+                Vector512.MaxNative(Vector512.MaxNative(highBefore, highNext), high).Store(peaks + 8);
+                (lowBefore, highBefore, low, high) = (low, high, lowNext, highNext);
             }
+
+            (Vector512<float> Low, Vector512<float> High) Column(int at) => (
+                Vector512.MaxNative(Vector512.MaxNative(Load(above + at), Load(below + at)), Load(row + at)),
+                Vector512.MaxNative(Vector512.MaxNative(Load(above + at + 8), Load(below + at + 8)), Load(row + at + 8)));
         }
 
         private static float[] Transposed(ReadOnlySpan<float> weight)
@@ -283,11 +281,11 @@ internal sealed unsafe class CraftOnProcessor : ProcessorNetwork
             _out = net.Own(new Pointwise(last, padded, Channels, net.Body));
         }
 
-        public void Run<T>(int images, int height, int width)
+        public void Run<T>(MapBuffer to, int images, int height, int width)
             where T : unmanaged
         {
             int pixels = height * width, rows = images * pixels;
-            T* low = (T*)_net._low.Pointer, branch = (T*)_net._branch.Pointer, queries = (T*)_net._queries.Pointer, keys = (T*)_net._keys.Pointer, mixed = (T*)_net._mixed.Pointer;
+            T* low = (T*)to.Pointer, branch = (T*)_net._branch.Pointer, queries = (T*)_net._queries.Pointer, keys = (T*)_net._keys.Pointer, mixed = (T*)_net._mixed.Pointer;
             _query.Run(_net._high, _net._branch, rows);
             _queryLocal.Run(branch, Channels, queries, Channels, images, height, width);
             _norm1.Run(low, branch, rows);
@@ -301,11 +299,11 @@ internal sealed unsafe class CraftOnProcessor : ProcessorNetwork
                     _net._channels.Run(queries + at, Channels, keys + (2 * at), keys + (2 * at) + Channels, 2 * Channels, mixed + at, Channels, Channels, Each, _temperature.Pointer, all, pixels, 1);
                 }
             }
-            _mix.Run(_net._mixed, _net._low, rows, add: true);
+            _mix.Run(_net._mixed, to, rows, add: true);
             _norm2.Run(low, branch, rows);
             _in.Run(_net._branch, _net._gated, rows);
             _middle.Gate((T*)_net._gated.Pointer, (T*)_net._halved.Pointer, images, height, width);
-            _out.Run(_net._halved, _net._low, rows, add: true);
+            _out.Run(_net._halved, to, rows, add: true);
         }
     }
 }

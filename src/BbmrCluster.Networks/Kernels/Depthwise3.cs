@@ -157,14 +157,14 @@ internal sealed unsafe class Depthwise3 : IDisposable
             a = Load(above);
             b = Load(here);
             c = Load(below);
-            Vector512<float> done = VectorMath.Gelu(MultiplyAdd(a, w2, MultiplyAdd(b, w5, MultiplyAdd(c, w8, current))));
+            Vector512<float> done = VectorMath.Gelu<T>(MultiplyAdd(a, w2, MultiplyAdd(b, w5, MultiplyAdd(c, w8, current))));
             current = MultiplyAdd(a, w1, MultiplyAdd(b, w4, MultiplyAdd(c, w7, next)));
             next = MultiplyAdd(a, w0, MultiplyAdd(b, w3, MultiplyAdd(c, w6, start)));
             sum += done;
             Store(done, to);
             to += stride;
         }
-        Vector512<float> last = VectorMath.Gelu(current);
+        Vector512<float> last = VectorMath.Gelu<T>(current);
         (sum + last).Store(sums);
         Store(last, to);
     }
@@ -201,10 +201,10 @@ internal sealed unsafe class Depthwise3 : IDisposable
             Vector512<float> gate = MultiplyAdd(a, v2, MultiplyAdd(b, v5, MultiplyAdd(c, v8, gateCurrent)));
             gateCurrent = MultiplyAdd(a, v1, MultiplyAdd(b, v4, MultiplyAdd(c, v7, gateNext)));
             gateNext = MultiplyAdd(a, v0, MultiplyAdd(b, v3, c * v6));
-            Store(VectorMath.Gelu(done) * gate, to);
+            Store(VectorMath.Gelu<T>(done) * gate, to);
             to += half;
         }
-        Store(VectorMath.Gelu(current) * gateCurrent, to);
+        Store(VectorMath.Gelu<T>(current) * gateCurrent, to);
     }
 
     private T* Zeros<T>(int values)

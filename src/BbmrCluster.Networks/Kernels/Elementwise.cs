@@ -18,8 +18,9 @@ internal static unsafe class Elementwise
     }
 
     /// <summary>to = from + bias; the same place is allowed.</summary>
-    public static void AddBias<T>(T* from, float* bias, T* to, int rows, int channels)
-        where T : unmanaged
+    public static void AddBias<TFrom, TTo>(TFrom* from, float* bias, TTo* to, int rows, int channels)
+        where TFrom : unmanaged
+        where TTo : unmanaged
     {
         for (int row = 0; row < rows; row++, from += channels, to += channels)
         {
@@ -35,7 +36,7 @@ internal static unsafe class Elementwise
         for (int row = 0; row < rows; row++, x += channels)
         {
             for (int c = 0; c < channels; c += Lanes)
-                Store(Gelu(Load(x + c) + Vector512.Load(bias + c)), x + c);
+                Store(Gelu<T>(Load(x + c) + Vector512.Load(bias + c)), x + c);
         }
     }
 

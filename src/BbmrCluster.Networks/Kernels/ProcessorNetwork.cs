@@ -26,7 +26,7 @@ internal abstract unsafe class ProcessorNetwork : IDisposable
         (Shape, _parameters, Body) = (shape, parameters, body);
         _features = Buffer(shape.Channels, ScalarType.Float32);
         if (parameters.Has(shape.TailName + ".weight"))
-            _tail = Convolution(shape.TailName);
+            _tail = Tail();
     }
 
     /// <summary>The network's shape.</summary>
@@ -42,7 +42,7 @@ internal abstract unsafe class ProcessorNetwork : IDisposable
     /// <returns>(B, height, width, 3).</returns>
     public Tensor Forward(Tensor x, long height, long width)
     {
-        int scale = Shape.Scale, tail = _tail!.Outputs;
+        int scale = Shape.Scale, run = scale * 3, tail = _tail!.Outputs;
         Tensor result = empty([x.shape[0], height, width, 3], ScalarType.Float32);
         float* to = Address(result);
         float* mean = stackalloc float[3];
@@ -54,13 +54,9 @@ internal abstract unsafe class ProcessorNetwork : IDisposable
             {
                 for (int i = 0; i < scale && (y * scale) + i < height; i++)
                 {
-                    float* line = to + ((((first + image) * height) + (y * scale) + i) * width * 3);
-                    for (long column = 0; column < width; column++, line += 3)
-                    {
-                        float* pixel = values + (column / scale * tail) + (i * scale) + (column % scale);
-                        for (int c = 0; c < 3; c++)
-                            line[c] = pixel[c * scale * scale];
-                    }
+                    float* line = to + ((((first + image) * height) + (y * scale) + i) * width * 3), pixel = values + (i * run);
+                    for (long left = width * 3; left > 0; left -= run, line += run, pixel += tail)
+                        new Span<float>(pixel, (int)Math.Min(run, left)).CopyTo(new Span<float>(line, run));
                 }
             });
         });
@@ -103,6 +99,22 @@ internal abstract unsafe class ProcessorNetwork : IDisposable
     /// <param name="features">images x height x width x channels.</param>
     private protected abstract void Extract(float* x, int images, int height, int width, float* features);
 
+    /// <summary>The last convolution with its outputs in the order of the image: row, column, colour instead of colour, row, column.</summary>
+    private Convolution3 Tail()
+    {
+        int square = Shape.Scale * Shape.Scale, each = Shape.Channels * 9;
+        ReadOnlySpan<float> weight = Values(Shape.TailName + ".weight"), bias = Values(Shape.TailName + ".bias");
+        var ordered = new float[weight.Length];
+        var orderedBias = new float[bias.Length];
+        for (int o = 0; o < bias.Length; o++)
+        {
+            int from = (o % 3 * square) + (o / 3);
+            weight.Slice(from * each, each).CopyTo(ordered.AsSpan(o * each));
+            orderedBias[o] = bias[from];
+        }
+        return Own(new Convolution3(ordered, orderedBias, Shape.Channels, bias.Length));
+    }
+
     /// <summary>A parameter's values.</summary>
     private protected ReadOnlySpan<float> Values(string name) => MemoryMarshal.Cast<byte, float>(_parameters[name].bytes);
 
@@ -126,6 +138,13 @@ internal abstract unsafe class ProcessorNetwork : IDisposable
     {
         long[] shape = _parameters[name + ".weight"].shape;
         return Own(new Convolution3(Values(name + ".weight"), Values(name + ".bias"), (int)shape[1], (int)shape[0]));
+    }
+
+    /// <summary>A 3x3 convolution of the body between channels that are a multiple of 16.</summary>
+    private protected BodyConvolution3 BodyConvolution(string name)
+    {
+        long[] shape = _parameters[name + ".weight"].shape;
+        return Own(new BodyConvolution3(Values(name + ".weight"), Values(name + ".bias"), (int)shape[1], (int)shape[0], Body));
     }
 
     /// <summary>A depthwise convolution.</summary>

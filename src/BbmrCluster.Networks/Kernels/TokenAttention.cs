@@ -38,7 +38,8 @@ internal sealed unsafe class TokenAttention : IDisposable
         Vector512<float> scale = Vector512.Create(1 / MathF.Sqrt(each));
         for (int group = 0; group < groups; group++, pixels += Tokens)
         {
-            for (int head = 0; head < heads; head++)
+            // 16 channels at a time: one head, or two of 8 (the last one alone where they are odd).
+            for (int head = 0; head < heads; head += 16 / each)
             {
                 T* from = qkv + (head * each);
                 for (int t = 0; t < Tokens; t++)
@@ -51,21 +52,25 @@ internal sealed unsafe class TokenAttention : IDisposable
                 for (int t = 0; t < Tokens; t += 16)
                     Transpose(rows + (t * 16), 16, q + t, Tokens);
 
-                float* headBias = bias is null ? null : bias + (head * Tokens * Tokens);
-                for (int first = 0; first < Tokens; first += 32)
+                int channels = Math.Min(16, (heads - head) * each);
+                for (int c = 0; c < channels; c += each)
                 {
-                    for (int t = 0; t < Tokens; t += 8)
-                        Logits(k + (t * 16), q + first, headBias is null ? null : headBias + (t * Tokens) + first, s + (t * 32), each);
-                    SoftMax(s, out Vector512<float> factor0, out Vector512<float> factor1);
-                    for (int c = 0; c < each; c += 8)
-                        Weighted(v + c, s, o + (c * Tokens) + first, factor0, factor1);
+                    float* headBias = bias is null ? null : bias + ((head + (c / each)) * Tokens * Tokens);
+                    for (int first = 0; first < Tokens; first += 32)
+                    {
+                        for (int t = 0; t < Tokens; t += 8)
+                            Logits(k + (t * 16) + c, q + (c * Tokens) + first, headBias is null ? null : headBias + (t * Tokens) + first, s + (t * 32), each);
+                        SoftMax<T>(s, out Vector512<float> factor0, out Vector512<float> factor1);
+                        for (int d = c; d < c + each; d += 8)
+                            Weighted(v + d, s, o + (d * Tokens) + first, factor0, factor1);
+                    }
                 }
                 for (int t = 0; t < Tokens; t += 16)
                     Transpose(o + t, Tokens, rows + (t * 16), 16);
                 T* result = to + (head * each);
                 for (int t = 0; t < Tokens; t++)
                 {
-                    if (each == 16)
+                    if (channels == 16)
                         Store(Vector512.Load(rows + (t * 16)), result + ((long)pixels[t] * toStride));
                     else
                         StoreLower(Vector512.Load(rows + (t * 16)), result + ((long)pixels[t] * toStride));
@@ -150,7 +155,8 @@ internal sealed unsafe class TokenAttention : IDisposable
 
     /// <summary>exp(s - max) over the keys, in place, and the reciprocal sums.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void SoftMax(float* s, out Vector512<float> factor0, out Vector512<float> factor1)
+    private static void SoftMax<T>(float* s, out Vector512<float> factor0, out Vector512<float> factor1)
+        where T : unmanaged
     {
         Vector512<float> max0 = Vector512.Load(s), max1 = Vector512.Load(s + 16);
         for (int t = 1; t < Tokens; t++)
@@ -161,7 +167,7 @@ internal sealed unsafe class TokenAttention : IDisposable
         Vector512<float> sum0 = default, sum1 = default;
         for (int t = 0; t < Tokens; t++, s += 32)
         {
-            Vector512<float> p0 = Exp(Vector512.Load(s) - max0), p1 = Exp(Vector512.Load(s + 16) - max1);
+            Vector512<float> p0 = ExpOfNegative<T>(Vector512.Load(s) - max0), p1 = ExpOfNegative<T>(Vector512.Load(s + 16) - max1);
             p0.Store(s);
             p1.Store(s + 16);
             sum0 += p0;
