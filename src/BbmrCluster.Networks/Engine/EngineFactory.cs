@@ -25,15 +25,24 @@ public sealed class EngineFactory(ModelCatalog? catalog = null) : IEngineFactory
     public string DeviceClass(EngineSettings settings) => Devices.ClassOf(Devices.Resolve(settings.Device));
 
     /// <summary>
-    /// The settings with what "auto" means here and now in place of precision and joint part, for the record of a job: a
-    /// joint model that appears later must not change a job that goes on.
+    /// The settings with what "auto" means here and now in place of precision, joint part and batch size, for the record of
+    /// a job: a joint model that appears later must not change a job that goes on. The batch size stays 0 where memory
+    /// does not limit it.
     /// </summary>
     /// <exception cref="EngineUnavailableException">Device, precision or weights are not there: one sentence.</exception>
     public EngineSettings Resolve(EngineSettings settings) => settings with
     {
         Precision = Devices.BodyType(settings.Precision, Devices.Resolve(settings.Device)) == torch.ScalarType.BFloat16 ? "bfloat16" : "float32",
         Joint = TrainedJoint(settings) is null ? "blockwise" : "trained",
+        MaxBatch = settings.MaxBatch > 0 ? settings.MaxBatch : BatchOfMemory(settings, GC.GetGCMemoryInfo().TotalAvailableMemoryBytes),
     };
+
+    /// <summary>The batch size that memory allows at the finest scale; 0 where it allows the best one.</summary>
+    internal static int BatchOfMemory(EngineSettings settings, long memory)
+    {
+        int scale = settings.Scales[0], largest = EngineBatch.Largest(scale, Engine.WorkersOf(settings, Devices.Resolve(settings.Device)), memory);
+        return largest < EngineBatch.SpeedBest(scale) ? largest : 0;
+    }
 
     /// <summary>
     /// Which joint part a container was made for, as <see cref="EngineSettings.Joint"/>: a joint model among its weights
@@ -108,12 +117,14 @@ internal sealed class Engine : IEngine
     private readonly IBlockDownscaler? _downscaler;
     private readonly IBlockScorer? _scorer;
 
+    /// <summary>One worker drives a GPU; on the processor each has one thread.</summary>
+    public static int WorkersOf(EngineSettings settings, torch.Device device) =>
+        device.type != DeviceType.CPU ? 1 : settings.Threads > 0 ? settings.Threads : Environment.ProcessorCount;
+
     public Engine(ModelCatalog catalog, EngineSettings settings, LoadedModel? joint, torch.Device device, torch.ScalarType body)
     {
-        bool cpu = device.type == DeviceType.CPU;
-        int workers = !cpu ? 1 : settings.Threads > 0 ? settings.Threads : Environment.ProcessorCount;
-        int LargestBatch(int scale) => settings.MaxBatch > 0 ? settings.MaxBatch : scale >= 8 ? 64 : 16;
-        _runner = new BatchRunner(workers, () => NativeRuntime.SetThreads(1));
+        int LargestBatch(int scale) => settings.MaxBatch > 0 ? Math.Min(settings.MaxBatch, EngineBatch.SpeedBest(scale)) : EngineBatch.SpeedBest(scale);
+        _runner = new BatchRunner(WorkersOf(settings, device), () => NativeRuntime.SetThreads(1));
 
         NetworkSet networks;
         if (joint is { Shape: JointSrShape shape })

@@ -1,0 +1,17 @@
+using BbmrCluster.Benchmarks;
+
+// Each command measures one thing and prints a markdown table; `dotnet test` runs none of them.
+(string Name, string Does, Action<string[]> Run)[] commands =
+[
+    ("engine", "networks on 64 blocks: the engine against plain modules [NETWORK...] [--rounds N]", EngineBenchmark.Run),
+];
+
+if (args.Length > 0 && commands.FirstOrDefault(command => command.Name == args[0]) is { Run: { } run })
+{
+    run(args[1..]);
+    return 0;
+}
+Console.Error.WriteLine("Measurements: dotnet run -c Release --project tests/BbmrCluster.Benchmarks -- COMMAND");
+foreach ((string name, string does, _) in commands)
+    Console.Error.WriteLine($"  {name,-12} {does}");
+return 2;
