@@ -22,7 +22,13 @@ public static class NativeTensors
         if (device is null || device.type == TorchSharp.DeviceType.CPU)
             return made;
         using (made)
-            return made.to(device);
+        {
+            // From pinned memory the copy runs beside what the GPU still computes; libtorch keeps the memory until it is done.
+            using Tensor pinned = made.pin_memory();
+            Tensor there = empty(shape, ScalarType.Float32, device);
+            there.copy_(pinned, true);
+            return there;
+        }
     }
 
     /// <summary>The address of a contiguous tensor's values on the processor; valid as long as the tensor lives.</summary>

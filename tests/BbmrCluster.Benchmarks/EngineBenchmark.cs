@@ -14,11 +14,13 @@ namespace BbmrCluster.Benchmarks;
 /// The engine's device calls (samples in, float32 values out) on 64 blocks against an ordinary float32 NCHW module of the
 /// same network in the same process. Stopwatch medians of interleaved rounds: engine in bfloat16, plain module, engine in
 /// bfloat16 again, engine in float32. The bfloat16 rate is that of a 2048-cubed product of libtorch with as many threads,
-/// measured around every round.
+/// measured around every round. With --processor-time the clock is the processor time of the process divided by its
+/// threads, which other programs on the machine disturb little.
 /// </summary>
 internal static class EngineBenchmark
 {
     private const int Blocks = 64;
+    private static bool _processorTime;
 
     public static void Run(string[] args)
     {
@@ -26,7 +28,9 @@ internal static class EngineBenchmark
         var names = new List<string>();
         for (int i = 0; i < args.Length; i++)
         {
-            if (args[i] is "--rounds")
+            if (args[i] is "--processor-time")
+                _processorTime = true;
+            else if (args[i] is "--rounds")
                 rounds = int.Parse(args[++i], CultureInfo.InvariantCulture);
             else
                 names.Add(args[i]);
@@ -34,7 +38,7 @@ internal static class EngineBenchmark
         if (names.Count == 0)
             names = ["omnisr-light", "omnisr", "craft"];
         int threads = Environment.ProcessorCount;
-        Console.WriteLine($"{threads} threads, {rounds} rounds, {Devices.ClassOf(CPU)}; GFLOP/s = 2 x multiply-accumulates / time");
+        Console.WriteLine($"{threads} threads, {rounds} rounds, {Devices.ClassOf(CPU)}, {(_processorTime ? "processor time / threads" : "wall time")}; GFLOP/s = 2 x multiply-accumulates / time");
         Console.WriteLine();
         Console.WriteLine("| network | engine bf16, ms / 64 blocks | blocks/s | GFLOP/s | bf16 rate | share | engine f32, ms | plain f32, ms | bf16 faster than plain | f32 faster than plain |");
         Console.WriteLine("|---|---|---|---|---|---|---|---|---|---|");
@@ -110,9 +114,12 @@ internal static class EngineBenchmark
 
     private static double Milliseconds(Action action)
     {
+        TimeSpan processor = Processor();
         long start = Stopwatch.GetTimestamp();
         action();
-        return Stopwatch.GetElapsedTime(start).TotalMilliseconds;
+        return (_processorTime ? (Processor() - processor) / Environment.ProcessorCount : Stopwatch.GetElapsedTime(start)).TotalMilliseconds;
+
+        static TimeSpan Processor() => OperatingSystem.IsLinux() ? Environment.CpuUsage.TotalTime : default;
     }
 
     private static double Median(List<double> values) => values.Order().ElementAt(values.Count / 2);

@@ -3,7 +3,7 @@ using BbmrCluster.Benchmarks;
 // Each command measures one thing and prints a markdown table; `dotnet test` runs none of them.
 (string Name, string Does, Action<string[]> Run)[] commands =
 [
-    ("engine", "networks on 64 blocks: the engine against plain modules [NETWORK...] [--rounds N]", EngineBenchmark.Run),
+    ("engine", "networks on 64 blocks: the engine against plain modules [NETWORK...] [--rounds N] [--processor-time]", EngineBenchmark.Run),
 ];
 
 if (args.Length > 0 && commands.FirstOrDefault(command => command.Name == args[0]) is { Run: { } run })

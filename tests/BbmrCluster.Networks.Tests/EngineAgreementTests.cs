@@ -2,6 +2,7 @@ using BbmrCluster.Imaging;
 using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.Engine;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Tests;
 
 namespace BbmrCluster.Networks.Tests;
 
