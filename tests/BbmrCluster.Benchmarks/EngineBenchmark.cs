@@ -153,7 +153,7 @@ internal static class EngineBenchmark
             _networks = new NetworkSet(_ => new NetworkWeights(shape, shape.Parameters, weights, shape.Description), body, CPU);
         }
 
-        public void Run(BlockBatch blocks) => _runner.Run(BatchRunner.Cut("score", _shape.Scale, blocks.Count, EngineBatch.SpeedBest(_shape.Scale)), (worker, batch) =>
+        public void Run(BlockBatch blocks) => _runner.Run(BatchRunner.Cut("score", _shape.Scale, blocks.Count, EngineBatch.SpeedBest), (worker, batch) =>
             NetworkCall.Run(blocks, batch.First, batch.Count, CPU, _shape.Black, _runner, batch.Purpose, batch.Scale, _networks.Body, (map, float32) => _networks.At(batch.Scale, worker, float32).Forward(map)));
 
         public void Dispose()

@@ -94,7 +94,7 @@ public sealed class EngineAgreementTests
     [Fact]
     public void Batches_are_as_large_as_is_fast_unless_memory_is_short()
     {
-        Assert.Equal([16, 16, 64], ((int[])[2, 4, 8]).Select(scale => EngineBatch.Largest(scale, 2, 24L << 30)));
+        Assert.Equal([16, 16, 16], ((int[])[2, 4, 8]).Select(scale => EngineBatch.Largest(scale, 2, 24L << 30)));
         Assert.Equal(7, EngineBatch.Largest(2, 2, 7 * 8 * EngineBatch.BytesPerBlock(2)));
         Assert.Equal(1, EngineBatch.Largest(2, 64, 1 << 20));
         EngineSettings settings = EngineSettings.Default with { Device = "cpu", Threads = 2 };

@@ -108,7 +108,7 @@ public sealed class EngineTests : IDisposable
         engine.Reconstructor.Reconstruct(Strips(3, 2));
         DeviceCounts counts = engine.TakeCounts();
         Assert.Equal(
-            [new("reconstruct", 2, 1, 2), new("reconstruct", 4, 1, 2), new("reconstruct", 8, 1, 2), new("score", 2, 2, 20), new("score", 4, 2, 20), new("score", 8, 1, 20)],
+            [new("reconstruct", 2, 1, 2), new("reconstruct", 4, 1, 2), new("reconstruct", 8, 1, 2), new("score", 2, 2, 20), new("score", 4, 2, 20), new("score", 8, 2, 20)],
             counts.Calls);
         Assert.Equal((0, 0), (counts.PrecisionRetries, counts.SmallerBatches));
         Assert.Empty(engine.TakeCounts().Calls);

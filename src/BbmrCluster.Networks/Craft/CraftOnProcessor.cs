@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 using BbmrCluster.Networks.Kernels;
 using BbmrCluster.Networks.Weights;
@@ -199,22 +200,29 @@ internal sealed unsafe class CraftOnProcessor : ProcessorNetwork
                 Peaks(state + at + Half, y, height, width, peaks);
                 Elementwise.Fill(mapped, _peaksBias.Pointer, width, Padded);
                 _peaks.Accumulate(peaks, Half, mapped, Padded, width);
-                T* to = joined + at;
-                for (int x = 0; x < width; x++, to += Channels)
-                {
-                    float* left = local + (x * Padded), right = mapped + (x * Padded);
-                    Store(Gelu<T>(Vector512.Load(left)), to);
-                    StoreLower(Gelu<T>(Vector512.Load(left + 16)), to + 16);
-                    Store(Gelu<T>(Vector512.Load(right)), to + Half);
-                    StoreLower(Gelu<T>(Vector512.Load(right + 16)), to + Half + 16);
-                }
+                Join(local, mapped, joined + at, width);
             });
             int rows = images * height * width;
             Elementwise.AddBias(state, _lastBias.Pointer, (T*)net._high.Pointer, rows, Channels);
             _last.Run(net._branch, net._high, rows, add: true);
         }
 
+        /// <summary>GELU of both halves, side by side.</summary>
+        [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+        private static void Join<T>(float* left, float* right, T* to, int width)
+            where T : unmanaged
+        {
+            for (int x = 0; x < width; x++, left += Padded, right += Padded, to += Channels)
+            {
+                Store(Gelu<T>(Vector512.Load(left)), to);
+                StoreLower(Gelu<T>(Vector512.Load(left + 16)), to + 16);
+                Store(Gelu<T>(Vector512.Load(right)), to + Half);
+                StoreLower(Gelu<T>(Vector512.Load(right + 16)), to + Half + 16);
+            }
+        }
+
         /// <summary>The maximum over 3 x 3 pixels, for one row: of each column once, then of three columns.</summary>
+        [MethodImpl(MethodImplOptions.AggressiveOptimization)]
         private static void Peaks<T>(T* row, int y, int height, int width, float* peaks)
             where T : unmanaged
         {

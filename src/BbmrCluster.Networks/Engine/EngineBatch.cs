@@ -3,8 +3,8 @@ namespace BbmrCluster.Networks.Engine;
 /// <summary>How many blocks go into one device call.</summary>
 internal static class EngineBatch
 {
-    /// <summary>From here on larger batches are no faster on the processor; a larger one at a coarse scale keeps the calls of a lease few.</summary>
-    public static int SpeedBest(int scale) => scale >= 8 ? 64 : 16;
+    /// <summary>Larger batches are no faster on the processor, and leave workers idle at the end of a lease.</summary>
+    public const int SpeedBest = 16;
 
     /// <summary>
     /// Memory of a block during a call, bytes, by measure an upper bound over the networks here in either precision: its
@@ -24,5 +24,5 @@ internal static class EngineBatch
     /// <param name="scale">Scale factor.</param>
     /// <param name="workers">Batches on their way at the same time.</param>
     /// <param name="memory">Bytes.</param>
-    public static int Largest(int scale, int workers, long memory) => (int)Math.Clamp(memory / 4 / workers / BytesPerBlock(scale), 1, SpeedBest(scale));
+    public static int Largest(int scale, int workers, long memory) => (int)Math.Clamp(memory / 4 / workers / BytesPerBlock(scale), 1, SpeedBest);
 }

@@ -41,7 +41,7 @@ public sealed class EngineFactory(ModelCatalog? catalog = null) : IEngineFactory
     internal static int BatchOfMemory(EngineSettings settings, long memory)
     {
         int scale = settings.Scales[0], largest = EngineBatch.Largest(scale, Engine.WorkersOf(settings, Devices.Resolve(settings.Device)), memory);
-        return largest < EngineBatch.SpeedBest(scale) ? largest : 0;
+        return largest < EngineBatch.SpeedBest ? largest : 0;
     }
 
     /// <summary>
@@ -123,7 +123,7 @@ internal sealed class Engine : IEngine
 
     public Engine(ModelCatalog catalog, EngineSettings settings, LoadedModel? joint, torch.Device device, torch.ScalarType body)
     {
-        int LargestBatch(int scale) => settings.MaxBatch > 0 ? Math.Min(settings.MaxBatch, EngineBatch.SpeedBest(scale)) : EngineBatch.SpeedBest(scale);
+        int LargestBatch(int scale) => settings.MaxBatch > 0 ? Math.Min(settings.MaxBatch, EngineBatch.SpeedBest) : EngineBatch.SpeedBest;
         _runner = new BatchRunner(WorkersOf(settings, device), () => NativeRuntime.SetThreads(1));
 
         NetworkSet networks;

@@ -31,6 +31,7 @@ internal sealed unsafe class BodyConvolution3 : IDisposable
     }
 
     /// <summary>Convolves the first maps of a buffer, row after row.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public void Run(MapBuffer maps, int images, int height, int width, RowSink sink)
     {
         if (_float32 is not null)

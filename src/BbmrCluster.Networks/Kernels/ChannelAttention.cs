@@ -31,6 +31,7 @@ internal sealed unsafe class ChannelAttention : IDisposable
     /// <param name="pixels">The pixels of each group.</param>
     /// <param name="count">Pixels of a group.</param>
     /// <param name="groups">Groups.</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public void Run<T>(T* q, int qStride, T* k, T* v, int kvStride, T* to, int toStride, int channels, int each, float* temperature, int* pixels, int count, int groups)
         where T : unmanaged
     {
@@ -117,6 +118,7 @@ internal sealed unsafe class ChannelAttention : IDisposable
     }
 
     /// <summary>Scales the logits by temperature and reciprocal norms and turns them into weights over the key channels, in place.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void SoftMax(float* table, Vector512<float> qq, Vector512<float> kk, Vector512<float> temperature, int each)
     {
         // The floor of 1e-12 of a norm, under the root.

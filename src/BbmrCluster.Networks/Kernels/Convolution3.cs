@@ -81,6 +81,7 @@ internal sealed unsafe class Convolution3 : IDisposable
     /// <param name="height">Rows of a map.</param>
     /// <param name="width">Columns of a map.</param>
     /// <param name="sink">Gets every row once, in order.</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public void Run<T>(T* maps, int stride, int images, int height, int width, RowSink sink)
         where T : unmanaged
     {
@@ -133,6 +134,7 @@ internal sealed unsafe class Convolution3 : IDisposable
         _scratch?.Dispose();
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void Widen<T>(T* from, float* to, int count)
         where T : unmanaged
     {

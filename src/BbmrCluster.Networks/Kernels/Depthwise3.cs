@@ -43,6 +43,7 @@ internal sealed unsafe class Depthwise3 : IDisposable
     /// <param name="height">Rows of a map.</param>
     /// <param name="width">Columns of a map.</param>
     /// <param name="add">Add to the values at <paramref name="to"/>.</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public void Run<T>(T* from, int fromStride, T* to, int toStride, int images, int height, int width, bool add = false)
         where T : unmanaged
     {
@@ -63,6 +64,7 @@ internal sealed unsafe class Depthwise3 : IDisposable
     /// <param name="height">See there.</param>
     /// <param name="width">See there.</param>
     /// <param name="sums">images x channels, to which the results of every image are added.</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public void Gelu<T>(T* from, T* to, int images, int height, int width, float* sums)
         where T : unmanaged
     {
@@ -82,6 +84,7 @@ internal sealed unsafe class Depthwise3 : IDisposable
     /// <param name="images">See there.</param>
     /// <param name="height">See there.</param>
     /// <param name="width">See there.</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public void Gate<T>(T* from, T* to, int images, int height, int width)
         where T : unmanaged
     {

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 using static BbmrCluster.Networks.Kernels.VectorMath;
 
@@ -7,6 +8,7 @@ namespace BbmrCluster.Networks.Kernels;
 internal static unsafe class Elementwise
 {
     /// <summary>Every pixel becomes the same.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Fill<T>(T* to, float* pixel, int rows, int channels)
         where T : unmanaged
     {
@@ -18,6 +20,7 @@ internal static unsafe class Elementwise
     }
 
     /// <summary>to = from + bias; the same place is allowed.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void AddBias<TFrom, TTo>(TFrom* from, float* bias, TTo* to, int rows, int channels)
         where TFrom : unmanaged
         where TTo : unmanaged
@@ -30,6 +33,7 @@ internal static unsafe class Elementwise
     }
 
     /// <summary>x = GELU(x + bias).</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void BiasGelu<T>(T* x, float* bias, int rows, int channels)
         where T : unmanaged
     {
@@ -41,6 +45,7 @@ internal static unsafe class Elementwise
     }
 
     /// <summary>x = x factor, one factor for each channel.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Scale<T>(T* x, float* factor, int rows, int channels)
         where T : unmanaged
     {
@@ -52,6 +57,7 @@ internal static unsafe class Elementwise
     }
 
     /// <summary>to = a + b, value by value.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Add<TA, TB, TTo>(TA* a, TB* b, TTo* to, long count)
         where TA : unmanaged
         where TB : unmanaged
@@ -62,6 +68,7 @@ internal static unsafe class Elementwise
     }
 
     /// <summary>Changes the type.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Convert<TFrom, TTo>(TFrom* from, TTo* to, long count)
         where TFrom : unmanaged
         where TTo : unmanaged

@@ -56,6 +56,7 @@ internal sealed unsafe class FloatProduct : IDisposable
     /// <param name="c">Result rows of <see cref="Outputs"/>.</param>
     /// <param name="cStride">From one result row to the next.</param>
     /// <param name="rows">Rows.</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public void Accumulate(float* a, int aStride, float* c, int cStride, int rows)
     {
         for (int from = 0; from < Inputs; from += Depth)
@@ -94,6 +95,7 @@ internal sealed unsafe class FloatProduct : IDisposable
     /// <inheritdoc/>
     public void Dispose() => _packed.Dispose();
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void OneRow(float* a, float* b, float* c, int depth, int panel)
     {
         for (int v = 0; v < panel; v++)

@@ -31,6 +31,7 @@ internal sealed unsafe class TokenAttention : IDisposable
     /// <param name="pixels">The pixels of each group, 64 a group.</param>
     /// <param name="groups">Groups.</param>
     /// <param name="bias">heads x keys x queries, added to the logits; or null.</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public void Run<T>(T* qkv, int stride, int query, int key, int value, int heads, int each, T* to, int toStride, int* pixels, int groups, float* bias)
         where T : unmanaged
     {

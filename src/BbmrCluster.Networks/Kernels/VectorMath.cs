@@ -233,6 +233,7 @@ internal static unsafe class VectorMath
     /// <param name="fromStride">From row to row.</param>
     /// <param name="to">First row of the result; another place.</param>
     /// <param name="toStride">From row to row.</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Transpose(float* from, int fromStride, float* to, int toStride)
     {
         if (!Avx512F.IsSupported)

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 using BbmrCluster.Networks.Kernels;
 using BbmrCluster.Networks.Weights;
@@ -352,15 +353,14 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
             {
                 float* wide = (float*)_wide.Pointer;
                 T* reduced = (T*)_reduced.Pointer + ((long)image * pixels * Hidden);
-                Vector512<float> bias = Vector512.Load(_reduceBias.Pointer);
-                for (int i = 0; i < pixels; i++)
-                    (VectorMath.Load(reduced + (i * Hidden)) + bias).Store(wide + (i * Hidden));
+                Elementwise.AddBias(reduced, _reduceBias.Pointer, wide, pixels, Hidden);
                 Pool(wide, width, smallHeight, smallWidth, poolHeight, poolWidth);
                 Gate((T*)_net._outer.Pointer + ((long)image * pixels * Channels), wide, height, width, poolHeight, poolWidth);
             }
         }
 
         /// <summary>Convolution of stride 2, maximum over 7 x 7 in steps of 3, convolution: to the coarse map.</summary>
+        [MethodImpl(MethodImplOptions.AggressiveOptimization)]
         private void Pool(float* wide, int width, int smallHeight, int smallWidth, int poolHeight, int poolWidth)
         {
             float* small = (float*)_small.Pointer, pool = (float*)_pool.Pointer, coarse = (float*)_coarse.Pointer;
@@ -388,6 +388,7 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
         }
 
         /// <summary>The coarse map, enlarged (bilinear, pixel centres), and the direct branch through the last convolution and a sigmoid: the factors of x.</summary>
+        [MethodImpl(MethodImplOptions.AggressiveOptimization)]
         private void Gate<T>(T* x, float* wide, int height, int width, int poolHeight, int poolWidth)
             where T : unmanaged
         {
