@@ -70,7 +70,12 @@ internal static class EngineBenchmark
         using var float32 = new Workers(shape, weights, ScalarType.Float32, threads);
         using var plain = PlainNetwork.Create(shape, weights);
         List<double> engine = [], slow = [], exact = [], rate = [];
-        bfloat16.Run(blocks);
+        for (int i = 0; i < 2; i++)
+        {
+            bfloat16.Run(blocks);
+            float32.Run(blocks);
+        }
+        Plain(plain, blocks, 2, shape.Black, threads);
         for (int round = 0; round < rounds; round++)
         {
             rate.Add(ProductRate(threads));

@@ -1,3 +1,6 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 using BbmrCluster.Rescaling;
 using static TorchSharp.torch;
 
@@ -14,6 +17,7 @@ internal static class Samples
     }
 
     /// <summary>Samples as a map of the given shape.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static Tensor ToMap(ReadOnlySpan<ushort> samples, int maximum, long[] shape, Device device, float black)
     {
         var values = new float[samples.Length];
@@ -24,6 +28,7 @@ internal static class Samples
     }
 
     /// <summary>Rounds to the nearest whole sample (halves up), clamped.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void ToSamples(ReadOnlySpan<float> values, int maximum, Span<ushort> samples, float black)
     {
         float scale = maximum / (1 - black);
@@ -35,15 +40,22 @@ internal static class Samples
     public static float[] Values(Tensor map)
     {
         using var scope = NewDisposeScope();
-        return map.cpu().contiguous().data<float>().ToArray();
+        return MemoryMarshal.Cast<byte, float>(map.cpu().contiguous().bytes).ToArray();
     }
 
     /// <summary>Whether all values are finite.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static bool AllFinite(ReadOnlySpan<float> values)
     {
-        foreach (float value in values)
+        int i = 0;
+        Vector512<uint> exponent = Vector512.Create(0x7f800000u), notFinite = default;
+        for (; i + Vector512<float>.Count <= values.Length; i += Vector512<float>.Count)
+            notFinite |= Vector512.Equals(Vector512.Create(values[i..]).AsUInt32() & exponent, exponent);
+        if (notFinite != default)
+            return false;
+        for (; i < values.Length; i++)
         {
-            if (!float.IsFinite(value))
+            if (!float.IsFinite(values[i]))
                 return false;
         }
         return true;
