@@ -1,5 +1,6 @@
 using BbmrCluster.Networks;
 using BbmrCluster.Networks.Weights;
+using TorchSharp;
 using static TorchSharp.torch;
 
 namespace BbmrCluster.Training;
@@ -43,7 +44,9 @@ public sealed class GradientStep : IDisposable
             (int first, int count) = _parallel.Share(worker, batch);
             Tensor x = NativeTensors.Create(lr.AsSpan(first * small, count * small), [count, side, side, 3]);
             Tensor target = NativeTensors.Create(hr.AsSpan(first * great, count * great), [count, large, large, 3]);
-            Tensor loss = (_networks[worker].Forward(x) - target).abs().sum() / ((double)batch * great);
+            // Held until the backward pass is done: a number that TorchSharp makes on the way may be freed while libtorch reads it.
+            using Scalar values = (double)batch * great;
+            Tensor loss = (_networks[worker].Forward(x) - target).abs().sum().div(values);
             loss.backward();
             return loss.item<float>();
         });

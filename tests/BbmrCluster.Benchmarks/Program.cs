@@ -4,6 +4,7 @@ using BbmrCluster.Benchmarks;
 (string Name, string Does, Action<string[]> Run)[] commands =
 [
     ("engine", "networks on 64 blocks: the engine against plain modules [NETWORK...] [--rounds N] [--processor-time]", EngineBenchmark.Run),
+    ("training", "training steps of light OmniSR: own passes against libtorch's graph [--scale S] [--rounds N] [--steps N] [--curve STEPS] [--photos FOLDER]", TrainingBenchmark.Run),
 ];
 
 if (args.Length > 0 && commands.FirstOrDefault(command => command.Name == args[0]) is { Run: { } run })
