@@ -66,7 +66,7 @@ internal static class Nhwc
     {
         using var scope = NewDisposeScope();
         float[] values = [.. colour.Select(value => value * factor)];
-        return x.add(NativeTensors.Create(values, [values.Length], x.device)).MoveToOuterDisposeScope();
+        return x.Plus(NativeTensors.Create(values, [values.Length], x.device)).MoveToOuterDisposeScope();
     }
 
     /// <summary>Channel blocks to space: (B, H, W, C r r) to (B, H r, W r, C), channel c r r + i r + j going to row offset i, column offset j.</summary>

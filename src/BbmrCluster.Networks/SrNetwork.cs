@@ -147,8 +147,8 @@ public abstract class SrNetwork : IDisposable
     private protected Tensor Add(Tensor a, Tensor b)
     {
         if (Training)
-            return a + b;
-        a.add_(b);
+            return a.Plus(b);
+        a.PlusInPlace(b);
         return a;
     }
 
@@ -194,7 +194,7 @@ public abstract class SrNetwork : IDisposable
         Tensor flat = qkv.contiguous().view(3, groups * heads, tokens, each);
         Tensor logits = flat[0].bmm(flat[1].transpose(1, 2)).view(groups, heads, tokens, tokens);
         if (!scaled)
-            logits = logits / MathF.Sqrt(each);
+            logits = logits.DividedBy(Math.Sqrt(each));
         if (bias is not null)
             logits = Add(logits, bias);
         return logits.softmax(-1).view(groups * heads, tokens, tokens).bmm(flat[2]).view(groups, heads, tokens, each).MoveToOuterDisposeScope();
@@ -216,6 +216,6 @@ public abstract class SrNetwork : IDisposable
         Tensor attention = Multiply(logits.view(groups / heads, heads, each, each), temperature).softmax(-1).view(groups, each, each);
         return attention.bmm(v).MoveToOuterDisposeScope();
 
-        static Tensor Norms(Tensor rows) => (rows * rows).sum(-1).clamp_min(1e-24).sqrt();
+        static Tensor Norms(Tensor rows) => (rows * rows).sum(-1).AtLeast(1e-24).sqrt();
     }
 }

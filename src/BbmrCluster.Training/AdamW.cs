@@ -43,8 +43,9 @@ public sealed class AdamW : IDisposable
         Steps++;
         double keep = Math.Min(_emaDecay, (1.0 + Steps) / (10.0 + Steps));
         // Numbers that libtorch reads are held here: TorchSharp may free temporary ones too early, and a half-done step cannot be repeated.
-        using Scalar shrink = 1 - (rate * _decay), first = Beta1, newFirst = 1 - Beta1, second = Beta2, newSecond = 1 - Beta2,
-            correction = 1 / (1 - Math.Pow(Beta2, Steps)), epsilon = Epsilon, move = -rate / (1 - Math.Pow(Beta1, Steps)), kept = keep, taken = 1 - keep;
+        using Scalar shrink = (1 - (rate * _decay)).ToScalar(), first = Beta1.ToScalar(), newFirst = (1 - Beta1).ToScalar(), second = Beta2.ToScalar(), newSecond = (1 - Beta2).ToScalar(),
+            correction = (1 / (1 - Math.Pow(Beta2, Steps))).ToScalar(), epsilon = Epsilon.ToScalar(), move = (-rate / (1 - Math.Pow(Beta1, Steps))).ToScalar(),
+            kept = keep.ToScalar(), taken = (1 - keep).ToScalar();
         _weights.mul_(shrink);
         _first.mul_(first).add_(gradient, newFirst);
         _second.mul_(second).addcmul_(gradient, gradient, newSecond);

@@ -67,7 +67,7 @@ public sealed class DataParallel : IDisposable
         {
             _gradients[set].copy_(_workers[0].Gradients[set]!);
             foreach (Worker worker in _workers.Skip(1))
-                _gradients[set].add_(worker.Gradients[set]!);
+                _gradients[set].PlusInPlace(worker.Gradients[set]!);
         }
         foreach (Worker worker in _workers)
             worker.Release();

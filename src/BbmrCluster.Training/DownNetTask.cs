@@ -121,9 +121,9 @@ internal sealed class DownNetGradient : IDisposable
             Tensor hr = NativeTensors.Create(batch.Hr.AsSpan(first * great, share * great), [share, side, side, 3]);
             Tensor lr = NativeTensors.Create(batch.Lr.AsSpan(first * little, share * little), [share, small, small, 3]);
             Tensor made = _downscalers[worker].Forward(hr);
-            Tensor loss = (made - lr).abs().sum() / ((double)count * little);
+            Tensor loss = (made - lr).abs().sum().DividedBy((double)count * little);
             if (!fitOnly)
-                loss = (loss * Math.Pow(2, -shape.Scale)) + ((_upscalers[worker].Forward(Rounded(made, shape.Black)) - hr).abs().sum() / ((double)count * great));
+                loss = loss.Times(Math.Pow(2, -shape.Scale)).Plus((_upscalers[worker].Forward(Rounded(made, shape.Black)) - hr).abs().sum().DividedBy((double)count * great));
             loss.backward();
             return loss.item<float>();
         });
@@ -134,9 +134,9 @@ internal sealed class DownNetGradient : IDisposable
     {
         using var scope = NewDisposeScope();
         float factor = 255 / (1 - black);
-        Tensor clamped = lr.clamp(black, 1);
-        Tensor rounded = (((clamped.detach() - black) * factor).round() / factor) + black;
-        return (clamped + (rounded - clamped.detach())).MoveToOuterDisposeScope();
+        Tensor clamped = lr.Within(black, 1);
+        Tensor rounded = clamped.detach().Plus(-black).Times(factor).round().DividedBy(factor).Plus(black);
+        return clamped.Plus(rounded - clamped.detach()).MoveToOuterDisposeScope();
     }
 
     /// <inheritdoc/>

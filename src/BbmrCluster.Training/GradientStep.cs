@@ -1,6 +1,5 @@
 using BbmrCluster.Networks;
 using BbmrCluster.Networks.Weights;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace BbmrCluster.Training;
@@ -44,9 +43,7 @@ public sealed class GradientStep : IDisposable
             (int first, int count) = _parallel.Share(worker, batch);
             Tensor x = NativeTensors.Create(lr.AsSpan(first * small, count * small), [count, side, side, 3]);
             Tensor target = NativeTensors.Create(hr.AsSpan(first * great, count * great), [count, large, large, 3]);
-            // Held until the backward pass is done: a number that TorchSharp makes on the way may be freed while libtorch reads it.
-            using Scalar values = (double)batch * great;
-            Tensor loss = (_networks[worker].Forward(x) - target).abs().sum().div(values);
+            Tensor loss = (_networks[worker].Forward(x) - target).abs().sum().DividedBy((double)batch * great);
             loss.backward();
             return loss.item<float>();
         });

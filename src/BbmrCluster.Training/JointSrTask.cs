@@ -340,7 +340,7 @@ internal sealed class JointGradient : IDisposable
             Tensor hr = NativeTensors.Create([.. share.SelectMany(crop => crop.Hr)], [count, share[0].Rows * JointSrTask.Block, share[0].Columns * JointSrTask.Block, 3]);
             if (_blocksAtOnce == 0)
             {
-                Tensor loss = (pass.Image(pass.Features(share), share) - hr).abs().sum() / values;
+                Tensor loss = (pass.Image(pass.Features(share), share) - hr).abs().sum().DividedBy(values);
                 loss.backward();
                 return loss.item<float>();
             }
@@ -366,7 +366,7 @@ internal sealed class JointGradient : IDisposable
         using (no_grad())
             features = cat([.. batches.Select(batch => pass.Features(lr[batch.Scale].narrow(0, batch.First, batch.Count), batch.Scale))]);
         features.requires_grad = true;
-        Tensor loss = (pass.Image(features, share) - hr).abs().sum() / values;
+        Tensor loss = (pass.Image(features, share) - hr).abs().sum().DividedBy(values);
         loss.backward();
 
         long at = 0;

@@ -5,7 +5,6 @@ using System.Text.Json;
 using System.Threading.Channels;
 using BbmrCluster.Networks;
 using BbmrCluster.Networks.Weights;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace BbmrCluster.Training;
@@ -207,10 +206,7 @@ public static class Trainer
             {
                 Tensor gradient = _task.Gradient(set);
                 if (_recipe.ClipNorm > 0 && norm > _recipe.ClipNorm)
-                {
-                    using Scalar factor = _recipe.ClipNorm / norm;
-                    gradient.mul_(factor);
-                }
+                    gradient.TimesInPlace(_recipe.ClipNorm / norm);
                 _optimizers[set].Step(gradient, _recipe.RateAt(Step));
             }
             Step++;

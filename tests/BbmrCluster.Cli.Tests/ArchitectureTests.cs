@@ -1,4 +1,6 @@
+using System.Reflection;
 using System.Reflection.Metadata;
+using System.Reflection.Metadata.Ecma335;
 using System.Reflection.PortableExecutable;
 using System.Xml.Linq;
 using BbmrCluster.Tests;
@@ -31,6 +33,31 @@ public sealed class ArchitectureTests
         Assert.Equal(Rooms.Keys.Order(StringComparer.Ordinal), Directory.GetDirectories(Path.Combine(Fixtures.Repository(), "src")).Select(Path.GetFileName).Order(StringComparer.Ordinal));
         foreach ((string room, string[] below) in Rooms)
             Assert.All(below, other => Assert.Empty(Rooms[other].Except(below).Append(room).Intersect(Rooms[other])));
+    }
+
+    /// <summary>See HeldNumbers in Networks: these make a temporary number that may be freed while libtorch reads it.</summary>
+    [Theory]
+    [InlineData("BbmrCluster.Networks")]
+    [InlineData("BbmrCluster.Training")]
+    public void No_tensor_meets_a_number_that_nobody_holds(string room)
+    {
+        string path = Path.Combine(AppContext.BaseDirectory, room + ".dll");
+        Module module = Assembly.LoadFrom(path).ManifestModule;
+        using var file = new PEReader(File.OpenRead(path));
+        MetadataReader metadata = file.GetMetadataReader();
+        MethodBase[] called = [.. metadata.MemberReferences
+            .Where(handle => metadata.GetMemberReference(handle) is { Parent.Kind: HandleKind.TypeReference } member && member.GetKind() == MemberReferenceKind.Method)
+            .Select(handle => module.ResolveMethod(MetadataTokens.GetToken(handle))!)
+            .Where(method => method.DeclaringType!.Name is "Tensor" or "Scalar")];
+        Assert.Contains(called, method => method.Name == "view");
+        Assert.DoesNotContain(called, method => method.Name switch
+        {
+            "op_Implicit" => method.DeclaringType!.Name == "Scalar",
+            "op_Addition" or "square" or "softplus" or "celu" or "elu" => true,
+            "op_Subtraction" or "op_Multiply" or "op_Division" or "op_Modulus" => method.GetParameters().Any(parameter => parameter.ParameterType.Name != "Tensor"),
+            "add" or "add_" => method.GetParameters() is [{ ParameterType.Name: "Tensor" }],
+            _ => false,
+        });
     }
 
     [Theory]

@@ -29,7 +29,7 @@ public sealed class DownNetNetwork(DownNetShape shape, ParameterSet parameters)
         for (int layer = 1; layer <= shape.Layers; layer++)
         {
             Tensor mean = F.avg_pool2d(y.permute(0, 3, 1, 2), 2, 2).permute(0, 2, 3, 1);
-            y = Nhwc.Convolution(y, parameters[DownNetShape.HalvingName(layer)], null, stride: 2) + mean;
+            y = Nhwc.Convolution(y, parameters[DownNetShape.HalvingName(layer)], null, stride: 2).Plus(mean);
         }
         return Nhwc.Pointwise(y.contiguous(), parameters[shape.LastName], null).MoveToOuterDisposeScope();
     }

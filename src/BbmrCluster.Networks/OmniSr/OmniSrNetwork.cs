@@ -89,8 +89,8 @@ public sealed class OmniSrNetwork : SrNetwork
         Tensor y = branch();
         Tensor view = x.view(y.shape);
         if (Training)
-            return view.add(y).view(x.shape).MoveToOuterDisposeScope();
-        view.add_(y);
+            return view.Plus(y).view(x.shape).MoveToOuterDisposeScope();
+        view.PlusInPlace(y);
         return x;
     }
 

@@ -83,7 +83,7 @@ public sealed class ParameterSet : IDisposable
         if (_direct is not null)
         {
             using IDisposable noGradient = no_grad();
-            all.add_(_direct);
+            all.PlusInPlace(_direct);
             _direct.zero_();
         }
         return all.MoveToOuterDisposeScope();
