@@ -244,7 +244,8 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     {
         foreach (var archive in _watchers.Where(pair => pair.Value.Ref.Equals(Sender)).Select(pair => pair.Key).ToList())
             _watchers.Remove(archive);
-        if (_watchers.Count > 0 || !State.InProgress || !(_active || command.Discard))
+        // Active but not in progress: it is being opened, which ends before it stops.
+        if (_watchers.Count > 0 || !(_active || (command.Discard && State.InProgress)))
         {
             Sender.Tell(new ArchiveFacts.ImageStopped(_id));
             return;
@@ -561,6 +562,9 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         if (Working && Now - _lastAnnounced >= _settings.ReminderInterval)
             Announce();
         Continue();
+        // Brought back by a late message for an image that is forgotten.
+        if (State.Job is null && !_active && _watchers.Count == 0 && Settled)
+            Context.Parent.Tell(new Passivate(StopWhenWritten.Instance));
     }
 
     /// <summary>Tells as many of the workers that wait as there may be leases for.</summary>

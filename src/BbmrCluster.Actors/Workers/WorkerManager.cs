@@ -43,6 +43,9 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         Receive<BrokerNotices.Assignment>(assignment =>
         {
             _order.Assign(assignment.Shares);
+            // An image that ended may have gone without an answer: what it was asked for is free again.
+            foreach (var gone in _asked.Keys.Except(_order.Images).ToList())
+                _asked.Remove(gone);
             bool begins = assignment.Draining && !_draining;
             _draining = assignment.Draining;
             if (begins)

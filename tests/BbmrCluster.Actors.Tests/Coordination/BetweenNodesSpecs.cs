@@ -66,7 +66,7 @@ public sealed class BetweenNodesSpecs : IDisposable
         _world.Hold(Stage.Ingest);
         await using var node = await TestNode.StartAsync(_world, _folder, settings: settings);
         await using var run = await node.Client.SubmitAsync(new Client.ArchiveSpec([FakeWorld.Job("a", 300, 200)]));
-        Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(10)));
+        Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(120)));
 
         var left = CoordinatedShutdown.Get(node.System).Run(CoordinatedShutdown.ClrExitReason.Instance);
         if (finishes)
@@ -75,7 +75,7 @@ public sealed class BetweenNodesSpecs : IDisposable
             Assert.NotSame(left, await Task.WhenAny(left, Task.Delay(TimeSpan.FromMilliseconds(300))));
             _world.Release();
         }
-        await left.WaitAsync(TimeSpan.FromSeconds(20));
+        await left.WaitAsync(TimeSpan.FromSeconds(120));
         Assert.Equal(finishes ? [Stage.Ingest] : [], _world.Log.Select(ran => ran.Stage));
     }
 }

@@ -125,7 +125,7 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
         for (int i = 0; i < 100; i++)
         {
             Tell(new ImageCommands.RequestLeases(image ?? _job.Id, Worker, 1, []));
-            object answer = await _kit.FishForMessageAsync(message => message is LeaseReplies.LeaseGranted or LeaseReplies.LeasesExhausted, TimeSpan.FromSeconds(10));
+            object answer = await _kit.FishForMessageAsync(message => message is LeaseReplies.LeaseGranted or LeaseReplies.LeasesExhausted, TimeSpan.FromSeconds(120));
             if (answer is LeaseReplies.LeaseGranted granted)
                 return granted;
             await Task.Delay(50);
@@ -133,5 +133,5 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
         throw new InvalidOperationException("No lease was granted.");
     }
 
-    private async Task<T> Expect<T>() => (T)await _kit.FishForMessageAsync(message => message is T, TimeSpan.FromSeconds(10));
+    private async Task<T> Expect<T>() => (T)await _kit.FishForMessageAsync(message => message is T, TimeSpan.FromSeconds(120));
 }

@@ -253,7 +253,7 @@ public sealed class LocalNodeSpecs : IDisposable
                     || (one is JobNotification.ImageProgressed { Progress: var progress } && progress.Stages.Single(s => s.Stage == stage).DoneBlocks == 4 * 60))
                     break;
             }
-            Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(30)));
+            Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(120)));
             await first.System.Terminate();
         }
         _world.Release();
@@ -277,7 +277,7 @@ public sealed class LocalNodeSpecs : IDisposable
         await using (var first = await TestNode.StartAsync(_world, _folder))
         {
             await first.Client.SubmitAsync(new ArchiveSpec([job]));
-            Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(30)));
+            Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(120)));
             await first.System.Terminate();
         }
         _folder.Execute($"UPDATE journal SET message = substr(message, 1, length(message) - 9) WHERE persistence_id LIKE '{entity}-%' AND sequence_number = 2");
@@ -313,7 +313,7 @@ public sealed class LocalNodeSpecs : IDisposable
         _world.Hold(Stage.Score, after: 3);
         await using var node = await TestNode.StartAsync(_world, _folder);
         var run = node.RunAsync(job);
-        Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(30)));
+        Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(120)));
         node.System.ActorSelection($"/user/image-coordinator/{job.Id}").Tell(Kill.Instance);
         await Task.Delay(100);
         _world.Release();
@@ -327,7 +327,7 @@ public sealed class LocalNodeSpecs : IDisposable
         _world.Hold(Stage.Score, after: 1);
         await using var node = await TestNode.StartAsync(_world, _folder);
         var run = node.RunAsync(job);
-        Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(30)));
+        Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(120)));
         node.System.ActorSelection("/user/worker-manager").Tell(PoisonPill.Instance);
         _world.Release();
         node.System.ActorOf(Workers.WorkerManager.Props(new WorkerId("next"), node.Broker, node.Images, [new DeviceSlot("b", _world.Runner)], TestNode.Fast));
@@ -344,7 +344,7 @@ public sealed class LocalNodeSpecs : IDisposable
         _world.Before = work =>
         {
             if (work.Stage == Stage.Score && Interlocked.Increment(ref tries) == 1)
-                never.Wait(TimeSpan.FromSeconds(20));
+                never.Wait(TimeSpan.FromSeconds(120));
         };
         var settings = TestNode.Fast with { FirstDeadline = TimeSpan.FromMilliseconds(300), MinimumDeadline = TimeSpan.FromMilliseconds(300) };
         await using (var node = await TestNode.StartAsync(_world, _folder, devices: 2, settings: settings))
@@ -363,8 +363,8 @@ public sealed class LocalNodeSpecs : IDisposable
         _world.Hold(Stage.Reconstruct, after: 1);
         await using var node = await TestNode.StartAsync(_world, _folder);
         await using var run = await node.Client.SubmitAsync(new ArchiveSpec(jobs));
-        Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(30)));
-        var summary = await run.StopAsync().WaitAsync(TimeSpan.FromSeconds(30));
+        Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(120)));
+        var summary = await run.StopAsync().WaitAsync(TimeSpan.FromSeconds(120));
         var all = await TestNode.Collect(run);
 
         Assert.Equal(new ArchiveSummary(0, 0, 0, 6), summary);
@@ -409,7 +409,7 @@ public sealed class LocalNodeSpecs : IDisposable
         _world.Before = _ => Thread.Sleep(10);
         await using var node = await TestNode.StartAsync(_world, _folder);
         await using var first = await node.Client.SubmitAsync(new ArchiveSpec(low));
-        Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(30)));
+        Assert.True(_world.Held.Wait(TimeSpan.FromSeconds(120)));
         await using var second = await node.Client.SubmitAsync(new ArchiveSpec(high, new WorkPolicy(new Priority(5))));
         await foreach (var one in second.Notifications)
         {
@@ -417,9 +417,9 @@ public sealed class LocalNodeSpecs : IDisposable
                 break;
         }
         _world.Release();
-        await second.Completion.WaitAsync(TimeSpan.FromSeconds(30));
+        await second.Completion.WaitAsync(TimeSpan.FromSeconds(120));
         Assert.False(first.Completion.IsCompleted);
-        await first.Completion.WaitAsync(TimeSpan.FromSeconds(30));
+        await first.Completion.WaitAsync(TimeSpan.FromSeconds(120));
     }
 
     [Fact]
@@ -429,7 +429,7 @@ public sealed class LocalNodeSpecs : IDisposable
         var deleted = new TaskCompletionSource<ImageId>();
         await using var node = await TestNode.StartAsync(_world, _folder, settings: TestNode.Fast with { DeleteBlobs = image => deleted.TrySetResult(image) });
         await node.RunAsync(job);
-        Assert.Equal(job.Id, await deleted.Task.WaitAsync(TimeSpan.FromSeconds(10)));
+        Assert.Equal(job.Id, await deleted.Task.WaitAsync(TimeSpan.FromSeconds(120)));
     }
 
     [Fact]
@@ -445,15 +445,15 @@ public sealed class LocalNodeSpecs : IDisposable
         var watcher = kit.CreateTestProbe();
         var submit = new ArchiveCommands.SubmitArchive(new ArchiveId("x"), new RunId("one"), "", new WorkPolicy(), 1, 10, "digest");
         archive.Tell(submit, watcher.Ref);
-        Assert.Equal(1, (await watcher.ExpectMsgAsync<ArchiveReplies.ItemsWanted>(TimeSpan.FromSeconds(10))).Count);
+        Assert.Equal(1, (await watcher.ExpectMsgAsync<ArchiveReplies.ItemsWanted>(TimeSpan.FromSeconds(120))).Count);
         archive.Tell(new ArchiveCommands.AddItems(new ArchiveId("x"), new RunId("one"), 0, [job]), watcher.Ref);
-        await watcher.FishForMessageAsync(message => message is ArchiveReplies.Notified { Notification: JobNotification.ArchiveFinished }, TimeSpan.FromSeconds(20));
+        await watcher.FishForMessageAsync(message => message is ArchiveReplies.Notified { Notification: JobNotification.ArchiveFinished }, TimeSpan.FromSeconds(120));
         kit.Watch(watcher.Ref);
         node.System.Stop(watcher.Ref);
-        await kit.ExpectTerminatedAsync(watcher.Ref, TimeSpan.FromSeconds(10));
+        await kit.ExpectTerminatedAsync(watcher.Ref, TimeSpan.FromSeconds(120));
 
         archive.Tell(submit, kit.TestActor);
-        await kit.FishForMessageAsync(message => message is ArchiveReplies.ArchiveAccepted, TimeSpan.FromSeconds(10));
+        await kit.FishForMessageAsync(message => message is ArchiveReplies.ArchiveAccepted, TimeSpan.FromSeconds(120));
         await errors.ExpectNoMsgAsync(TimeSpan.FromMilliseconds(200));
     }
 

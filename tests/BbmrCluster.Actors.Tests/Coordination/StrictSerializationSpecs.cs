@@ -49,32 +49,32 @@ public sealed class StrictSerializationSpecs : IAsyncLifetime
         var manager = _kit.Sys.ActorOf(WorkerManager.Props(new WorkerId("w"), broker, images.Ref, [new DeviceSlot("d", _world.Runner)], TestNode.Fast));
         broker.Tell(new BrokerFacts.ImageWaiting(job.Id, new ArchiveId("x"), default, "fake", 5), images.Ref);
 
-        var request = await images.ExpectMsgAsync<ImageCommands.RequestLeases>(TimeSpan.FromSeconds(10));
+        var request = await images.ExpectMsgAsync<ImageCommands.RequestLeases>(TimeSpan.FromSeconds(120));
         Assert.Equal(2, request.Count);
         var work = new LeaseWork(job, Stage.Ingest, 0, 0, 1, null, [], null, null, [], [], JobTally.Empty);
         manager.Tell(new LeaseReplies.LeaseGranted(job.Id, new LeaseId(1, 1), work), images.Ref);
-        await images.FishForMessageAsync(message => message is LeaseFacts.LeaseReported { Report: ImageProbed }, TimeSpan.FromSeconds(10));
-        var end = (LeaseFacts.LeaseEnded)await images.FishForMessageAsync(message => message is LeaseFacts.LeaseEnded, TimeSpan.FromSeconds(10));
+        await images.FishForMessageAsync(message => message is LeaseFacts.LeaseReported { Report: ImageProbed }, TimeSpan.FromSeconds(120));
+        var end = (LeaseFacts.LeaseEnded)await images.FishForMessageAsync(message => message is LeaseFacts.LeaseEnded, TimeSpan.FromSeconds(120));
         Assert.Equal(new LeaseId(1, 1), end.Lease);
         // Said again until it is acknowledged.
-        await images.FishForMessageAsync(message => message is LeaseFacts.LeaseEnded, TimeSpan.FromSeconds(10));
+        await images.FishForMessageAsync(message => message is LeaseFacts.LeaseEnded, TimeSpan.FromSeconds(120));
 
         // A drained worker is asked for nothing more: its assignment is empty.
         var drained = _kit.CreateTestProbe();
         var there = new WorkerOverview(new WorkerId("drained"), "", 1, [], WorkerPhase.Active, 0, [], []);
         broker.Tell(new BrokerFacts.WorkerPresent(there), drained.Ref);
-        await drained.FishForMessageAsync(message => message is BrokerNotices.Assignment { Shares.Count: > 0, Draining: false }, TimeSpan.FromSeconds(10));
+        await drained.FishForMessageAsync(message => message is BrokerNotices.Assignment { Shares.Count: > 0, Draining: false }, TimeSpan.FromSeconds(120));
         broker.Tell(new BrokerCommands.DrainWorker(there.Id), drained.Ref);
-        await drained.FishForMessageAsync(message => message is BrokerNotices.Assignment { Shares.Count: 0, Draining: true }, TimeSpan.FromSeconds(10));
-        await drained.FishForMessageAsync(message => message is BrokerCommands.Workers { Items: [{ Phase: WorkerPhase.Drained }] }, TimeSpan.FromSeconds(10));
+        await drained.FishForMessageAsync(message => message is BrokerNotices.Assignment { Shares.Count: 0, Draining: true }, TimeSpan.FromSeconds(120));
+        await drained.FishForMessageAsync(message => message is BrokerCommands.Workers { Items: [{ Phase: WorkerPhase.Drained }] }, TimeSpan.FromSeconds(120));
         // The next broker learns of it from the worker, and of an end of draining from the operator.
         var next = _kit.Sys.ActorOf(WorkBroker.Props(TestNode.Fast));
         next.Tell(new BrokerFacts.ImageWaiting(job.Id, new ArchiveId("x"), default, "fake", 5), images.Ref);
         next.Tell(new BrokerFacts.WorkerPresent(there with { Phase = WorkerPhase.Draining }), drained.Ref);
         next.Tell(new BrokerCommands.ListWorkers(0), drained.Ref);
-        await drained.FishForMessageAsync(message => message is BrokerCommands.Workers { Items: [{ Phase: WorkerPhase.Drained }] }, TimeSpan.FromSeconds(10));
+        await drained.FishForMessageAsync(message => message is BrokerCommands.Workers { Items: [{ Phase: WorkerPhase.Drained }] }, TimeSpan.FromSeconds(120));
         next.Tell(new BrokerCommands.UndrainWorker(there.Id), drained.Ref);
-        await drained.FishForMessageAsync(message => message is BrokerNotices.Assignment { Shares.Count: > 0, Draining: false }, TimeSpan.FromSeconds(10));
+        await drained.FishForMessageAsync(message => message is BrokerNotices.Assignment { Shares.Count: > 0, Draining: false }, TimeSpan.FromSeconds(120));
     }
 
     [Fact]
@@ -83,9 +83,9 @@ public sealed class StrictSerializationSpecs : IAsyncLifetime
         var parent = _kit.CreateTestProbe();
         var block = parent.ChildActorOf(BlockActor.Props(new BlockFate(3, 100, 3, 3)));
         block.Tell(new ImageChildren.BlockLeaseFailed(FailureClass.Block, 60), parent.Ref);
-        Assert.Equal(30, (await parent.ExpectMsgAsync<ImageChildren.BlockWantsLease>(TimeSpan.FromSeconds(10))).MaxBlocks);
+        Assert.Equal(30, (await parent.ExpectMsgAsync<ImageChildren.BlockWantsLease>(TimeSpan.FromSeconds(120))).MaxBlocks);
         block.Tell(new ImageChildren.BlockResult([1, 2, 3], 30), parent.Ref);
-        double[]? settled = (await parent.ExpectMsgAsync<ImageChildren.BlockSettled>(TimeSpan.FromSeconds(10))).Sse;
+        double[]? settled = (await parent.ExpectMsgAsync<ImageChildren.BlockSettled>(TimeSpan.FromSeconds(120))).Sse;
         Assert.Equal([1, 2, 3], settled!);
     }
 }

@@ -124,7 +124,7 @@ internal sealed class TestNode : IAsyncDisposable
     {
         try
         {
-            await using var run = await Client.SubmitAsync(new ArchiveSpec(jobs)).WaitAsync(TimeSpan.FromSeconds(20));
+            await using var run = await Client.SubmitAsync(new ArchiveSpec(jobs)).WaitAsync(TimeSpan.FromSeconds(120));
             return await Collect(run);
         }
         catch (Exception error) when (error is TimeoutException or OperationCanceledException)
@@ -135,7 +135,7 @@ internal sealed class TestNode : IAsyncDisposable
 
     public static async Task<List<JobNotification>> Collect(ArchiveRun run)
     {
-        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(30));
+        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(120));
         var all = new List<JobNotification>();
         await foreach (var one in run.Notifications.WithCancellation(limit.Token))
             all.Add(one);
