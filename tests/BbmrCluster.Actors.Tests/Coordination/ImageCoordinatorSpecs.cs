@@ -77,6 +77,19 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
     }
 
     [Fact]
+    public async Task An_image_that_is_stopped_while_it_is_being_opened_stops()
+    {
+        Open(new RunId("one"));
+        Tell(new ImageCommands.StopImage(_job.Id, false));
+        await Expect<ArchiveFacts.ImageStopped>();
+        Assert.Equal(1, _folder.Entries(_job.Id));
+        Tell(new ImageCommands.RequestLeases(_job.Id, Worker, 1, []));
+        await Expect<LeaseReplies.LeasesExhausted>();
+        Open(new RunId("one"));
+        Assert.Equal(Stage.Ingest, (await Grant()).Work.Stage);
+    }
+
+    [Fact]
     public async Task A_worker_of_another_device_class_gets_no_lease()
     {
         Open(new RunId("one"));
