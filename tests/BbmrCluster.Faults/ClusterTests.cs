@@ -1,0 +1,121 @@
+using System.Text.Json;
+using BbmrCluster.Tests;
+
+namespace BbmrCluster.Faults;
+
+/// <summary>Several processes, one of them killed in the middle of the work.</summary>
+public sealed class ClusterTests(LoopbackCluster cluster) : IClassFixture<LoopbackCluster>
+{
+    private static readonly string[] Pictures = ["a.png", "deeper/b.png", "deeper/c.png"];
+
+    [Fact]
+    public async Task A_folder_submitted_over_http_survives_a_killed_worker_and_gives_the_bytes_of_a_local_run()
+    {
+        // A worker that stands still in the middle of a lease, so that the kill meets it at work.
+        cluster.StartWorker("w2", new Dictionary<string, string>(StringComparer.Ordinal) { ["BBMR_FAULT_STOP_AT"] = "reconstruct:1:1" });
+        await cluster.ReadyAsync(workers: 2);
+        WritePictures("in");
+        string[] parameters = ["--scorer", "bicubic", "--precision", "float32"];
+        BbmrResult local = Bbmr.Run(cluster.Folder, cluster.Models, ["rescale", "in", "-r", "-o", "local", .. parameters]);
+        Assert.True(local.ExitCode == 0, local.ToString());
+
+        BbmrResult submitted = cluster.Client(["submit", "in", "-r", "-o", "out", "--name", "three", "--key", "three-pictures", "--json", .. parameters]);
+        Assert.True(submitted.ExitCode == 0, submitted.ToString());
+        string job = Assert.Single(submitted.Lines).GetProperty("id").GetString()!;
+        using Bbmr watch = Bbmr.Start(cluster.Folder, cluster.ClientEnvironment, "watch", job, "--json");
+        cluster["w2"].WaitForError("standing still at reconstruct");
+        cluster["w2"].Signal("KILL");
+
+        BbmrResult watched = watch.Wait();
+        Assert.True(watched.ExitCode == 0, watched.ToString());
+        JsonElement end = watched.Lines[^1];
+        Assert.Equal(("job_finished", 3, 0), (end.GetProperty("event").GetString(), end.GetProperty("done").GetInt32(), end.GetProperty("failed").GetInt32()));
+        AssertSame("local", "out");
+
+        // The same request again is the same job, another one under its key is refused, and a new job finds all done.
+        Assert.Equal(job, Assert.Single(cluster.Client(["submit", "in", "-r", "-o", "out", "--key", "three-pictures", "--json", .. parameters]).Lines).GetProperty("id").GetString());
+        BbmrResult other = cluster.Client(["submit", "in/a.png", "-o", "out", "--key", "three-pictures", .. parameters]);
+        Assert.Equal(1, other.ExitCode);
+        Assert.Contains("Idempotency-Key", other.Error, StringComparison.Ordinal);
+        BbmrResult again = cluster.Client(["submit", "in", "-r", "-o", "out", "--wait", "--json", .. parameters]);
+        Assert.True(again.ExitCode == 0, again.ToString());
+        Assert.Equal(3, again.Lines[^1].GetProperty("skipped").GetInt32());
+        Assert.Contains(cluster.Client("jobs", "--json").Lines, line => line.GetProperty("id").GetString() == job && line.GetProperty("state").GetString() == "finished");
+        Assert.Equal(3, cluster.Client("status", job, "--images", "done", "--json").Lines.Count - 1);
+    }
+
+    [Fact]
+    public async Task A_worker_can_be_drained_and_work_again()
+    {
+        Assert.Equal(0, cluster.Client("drain", "w1").ExitCode);
+        Assert.Contains((await NodeAsync("w1")).GetProperty("worker").GetString(), new[] { "draining", "drained" });
+        Assert.Equal(0, cluster.Client("drain", "w1", "--undo").ExitCode);
+        await cluster.UntilAsync(async () => (await NodeAsync("w1")).GetProperty("worker").GetString() == "active", "w1 active");
+        BbmrResult nobody = cluster.Client("drain", "nobody");
+        Assert.Equal((1, "bbmr: There is no worker 'nobody'.\n"), (nobody.ExitCode, nobody.Error));
+    }
+
+    [Fact]
+    public async Task A_worker_that_is_told_to_end_leaves_with_code_0_and_another_may_join()
+    {
+        cluster.StartWorker("guest");
+        await cluster.ReadyAsync(workers: 3);
+        cluster["guest"].Signal("TERM");
+        BbmrResult left = cluster["guest"].Wait();
+        Assert.True(left.ExitCode == 0, left.ToString());
+        Assert.Contains("guest has left the cluster", left.Error, StringComparison.Ordinal);
+        await cluster.UntilAsync(async () => (await cluster.MembersAsync()).All(node => node.State == "up"), "nobody leaving any more");
+    }
+
+    [Fact]
+    public async Task A_worker_that_was_frozen_and_removed_ends_with_its_own_code_when_it_wakes()
+    {
+        cluster.StartWorker("sleeper");
+        await cluster.ReadyAsync(workers: 3);
+        cluster["sleeper"].Signal("STOP");
+        await cluster.ReadyAsync(workers: 2);
+        cluster["sleeper"].Signal("CONT");
+        BbmrResult woken = cluster["sleeper"].Wait();
+        Assert.True(woken.ExitCode == 4, woken.ToString());
+        Assert.Contains("was removed from the cluster", woken.Error, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Every_path_of_the_api_is_in_its_document_and_errors_are_problems()
+    {
+        JsonElement document = await cluster.GetAsync("/openapi/v1.json");
+        Assert.StartsWith("3.", document.GetProperty("openapi").GetString(), StringComparison.Ordinal);
+        string[] paths = [.. document.GetProperty("paths").EnumerateObject().Select(path => path.Name)];
+        foreach (string path in new[] { "/v1/jobs", "/v1/jobs/{id}", "/v1/jobs/{id}/images", "/v1/jobs/{id}/events", "/v1/jobs/{id}/pause", "/v1/jobs/{id}/resume", "/v1/jobs/{id}/cancel", "/v1/jobs/{id}/retry", "/v1/nodes", "/v1/nodes/{name}/drain", "/v1/leases" })
+            Assert.Contains(path, paths);
+        BbmrResult unknown = cluster.Client("status", "nothing");
+        Assert.Equal((1, "bbmr: There is no job 'nothing'.\n"), (unknown.ExitCode, unknown.Error));
+        BbmrResult refused = cluster.Client("submit", "not-there", "-o", "out");
+        Assert.Equal(1, refused.ExitCode);
+        Assert.Contains("no such file or folder", refused.Error, StringComparison.Ordinal);
+        JsonElement ready = await cluster.GetAsync("/healthz/ready");
+        Assert.Equal("ready", ready.GetProperty("status").GetString());
+        Assert.Equal(["joined", "journal", "models", "store"], ready.GetProperty("checks").EnumerateArray().Select(check => check.GetProperty("name").GetString()));
+    }
+
+    private async Task<JsonElement> NodeAsync(string name) =>
+        (await cluster.GetAsync("/v1/nodes")).GetProperty("items").EnumerateArray().Single(node => node.GetProperty("name").GetString() == name);
+
+    private void WritePictures(string folder)
+    {
+        for (int i = 0; i < Pictures.Length; i++)
+            BbmrCluster.Tests.Pictures.Write(Path.Combine(cluster.Folder, folder, Pictures[i]), 256 + i, 256 - i);
+    }
+
+    private void AssertSame(string expected, string actual)
+    {
+        string[] files = [.. Files(expected)];
+        Assert.Equal(files, Files(actual));
+        foreach (string file in files.Where(file => !file.EndsWith(".report.json", StringComparison.Ordinal)))
+            Assert.True(UndisturbedRun.HashOf(Path.Combine(cluster.Folder, expected, file)) == UndisturbedRun.HashOf(Path.Combine(cluster.Folder, actual, file)), $"{file} differs from a local run");
+    }
+
+    // A job's own work folder and temporary names must not be left.
+    private IEnumerable<string> Files(string folder) => Directory.EnumerateFiles(Path.Combine(cluster.Folder, folder), "*", SearchOption.AllDirectories)
+        .Select(file => Path.GetRelativePath(Path.Combine(cluster.Folder, folder), file)).Order(StringComparer.Ordinal);
+}
