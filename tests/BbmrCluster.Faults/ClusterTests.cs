@@ -11,7 +11,8 @@ public sealed class ClusterTests(LoopbackCluster cluster) : IClassFixture<Loopba
     [Fact]
     public async Task A_folder_submitted_over_http_survives_a_killed_worker_and_gives_the_bytes_of_a_local_run()
     {
-        // A worker that stands still in the middle of a lease, so that the kill meets it at work.
+        // A worker that has all leases and stands still in the middle of one, so that the kill meets it at work.
+        Assert.Equal(0, cluster.Client("drain", "w1").ExitCode);
         cluster.StartWorker("w2", new Dictionary<string, string>(StringComparer.Ordinal) { ["BBMR_FAULT_STOP_AT"] = "reconstruct:1:1" });
         await cluster.ReadyAsync(workers: 2);
         WritePictures("in");
@@ -24,6 +25,7 @@ public sealed class ClusterTests(LoopbackCluster cluster) : IClassFixture<Loopba
         string job = Assert.Single(submitted.Lines).GetProperty("id").GetString()!;
         using Bbmr watch = Bbmr.Start(cluster.Folder, cluster.ClientEnvironment, "watch", job, "--json");
         cluster["w2"].WaitForError("standing still at reconstruct");
+        Assert.Equal(0, cluster.Client("drain", "w1", "--undo").ExitCode);
         cluster["w2"].Signal("KILL");
 
         BbmrResult watched = watch.Wait();
@@ -42,6 +44,7 @@ public sealed class ClusterTests(LoopbackCluster cluster) : IClassFixture<Loopba
         Assert.Equal(3, again.Lines[^1].GetProperty("skipped").GetInt32());
         Assert.Contains(cluster.Client("jobs", "--json").Lines, line => line.GetProperty("id").GetString() == job && line.GetProperty("state").GetString() == "finished");
         Assert.Equal(3, cluster.Client("status", job, "--images", "done", "--json").Lines.Count - 1);
+        await cluster.ReadyAsync(workers: 1);
     }
 
     [Fact]
@@ -59,7 +62,7 @@ public sealed class ClusterTests(LoopbackCluster cluster) : IClassFixture<Loopba
     public async Task A_worker_that_is_told_to_end_leaves_with_code_0_and_another_may_join()
     {
         cluster.StartWorker("guest");
-        await cluster.ReadyAsync(workers: 3);
+        await cluster.ReadyAsync(workers: 2);
         cluster["guest"].Signal("TERM");
         BbmrResult left = cluster["guest"].Wait();
         Assert.True(left.ExitCode == 0, left.ToString());
@@ -71,13 +74,25 @@ public sealed class ClusterTests(LoopbackCluster cluster) : IClassFixture<Loopba
     public async Task A_worker_that_was_frozen_and_removed_ends_with_its_own_code_when_it_wakes()
     {
         cluster.StartWorker("sleeper");
-        await cluster.ReadyAsync(workers: 3);
-        cluster["sleeper"].Signal("STOP");
         await cluster.ReadyAsync(workers: 2);
+        cluster["sleeper"].Signal("STOP");
+        await cluster.ReadyAsync(workers: 1);
         cluster["sleeper"].Signal("CONT");
         BbmrResult woken = cluster["sleeper"].Wait();
         Assert.True(woken.ExitCode == 4, woken.ToString());
         Assert.Contains("was removed from the cluster", woken.Error, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_coordinator_that_is_started_again_gets_back_the_worker_that_ended_with_it()
+    {
+        cluster["c"].Signal("TERM");
+        BbmrResult left = cluster["c"].Wait(), worker = cluster["w1"].Wait();
+        Assert.True(left.ExitCode == 0, left.ToString());
+        Assert.True(worker.ExitCode == 4, worker.ToString());
+        cluster.StartCoordinator();
+        cluster.StartWorker("w1");
+        await cluster.ReadyAsync(workers: 1);
     }
 
     [Fact]

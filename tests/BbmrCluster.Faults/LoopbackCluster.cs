@@ -7,8 +7,8 @@ using BbmrCluster.Tests;
 namespace BbmrCluster.Faults;
 
 /// <summary>
-/// A small cluster of real processes on loopback: a coordinator that also serves the API, and two workers, with one
-/// store. Only as patient with silent nodes as a machine that is busy with other tests demands.
+/// A small cluster of real processes on loopback: a coordinator that also serves the API, and a worker, with one store.
+/// Only as patient with silent nodes as a machine that is busy with other tests demands.
 /// </summary>
 public sealed class LoopbackCluster : IAsyncLifetime, IDisposable
 {
@@ -34,8 +34,7 @@ public sealed class LoopbackCluster : IAsyncLifetime, IDisposable
         _models = TestModels.EnvironmentFor(_scratch["models"]);
         StartCoordinator();
         StartWorker("w1");
-        StartWorker("w2");
-        await ReadyAsync(workers: 2);
+        await ReadyAsync(workers: 1);
     }
 
     public Task DisposeAsync()
@@ -95,6 +94,7 @@ public sealed class LoopbackCluster : IAsyncLifetime, IDisposable
         _http.Dispose();
         foreach (Bbmr node in _nodes.Values)
             node.Dispose();
+        _nodes.Clear();
         _scratch.Dispose();
     }
 

@@ -25,6 +25,7 @@ public sealed class PostgresTests : IAsyncLifetime, IDisposable
     {
         foreach (Bbmr node in _nodes)
             node.Dispose();
+        _nodes.Clear();
         _scratch.Dispose();
     }
 

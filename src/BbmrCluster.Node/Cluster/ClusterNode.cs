@@ -198,6 +198,8 @@ public sealed class ClusterNode : IAsyncDisposable
                     AppVersion = options.AppVersion,
                 })
                 .AddHocon(Timing(options), HoconAddMode.Prepend);
+            if (!options.IsCoordinator)
+                builder.AddStartup((system, _) => system.ActorOf(Props.Create<LastCoordinator>(), "last-coordinator"));
             if (options.Seeds.Count == 0)
             {
                 builder.AddStartup((system, _) =>
@@ -213,6 +215,8 @@ public sealed class ClusterNode : IAsyncDisposable
     private static Config Timing(NodeOptions options) => ConfigurationFactory.ParseString(string.Create(CultureInfo.InvariantCulture, $$"""
         akka.cluster.failure-detector.acceptable-heartbeat-pause = {{options.HeartbeatPause.TotalSeconds}}s
         akka.cluster.split-brain-resolver.stable-after = {{options.StableAfter.TotalSeconds}}s
+        # Signals are the command line's business: a hook that shuts the system down first makes an order to stop look like a removal.
+        akka.coordinated-shutdown.run-by-clr-shutdown-hook = off
         akka.coordinated-shutdown.phases.service-requests-done.timeout = {{(options.Drain + CoordinationSettings.ReturnTime).TotalSeconds + 5}}s
         """));
 
