@@ -71,7 +71,7 @@ public sealed class DeploymentTests : IDisposable
             string[] words = command[command.IndexOf("node", StringComparison.Ordinal)..].Trim('\'').Split(' ');
             NodeOptions options = Options(words, ((Dictionary<object, object>)service["environment"]).ToDictionary(pair => (string)pair.Key, pair => (string)pair.Value, StringComparer.Ordinal));
             roles.Add(string.Join(',', options.Roles));
-            Assert.True(service["stop_grace_period"] is "90s" && options.Drain < TimeSpan.FromSeconds(90), name);
+            Assert.True(service["stop_grace_period"] is "120s" && options.Drain < TimeSpan.FromSeconds(120), name);
             Assert.Equal(["coordinator-1:4053", "coordinator-2:4053", "coordinator-3:4053"], options.Seeds.Select(seed => seed.ToString()));
             if (options.IsCoordinator)
                 Assert.Equal((name, name), (options.Name, options.Public.Host));
