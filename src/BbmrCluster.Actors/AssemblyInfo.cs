@@ -1,3 +1,4 @@
 using System.Runtime.CompilerServices;
 
 [assembly: InternalsVisibleTo("BbmrCluster.Actors.Tests")]
+[assembly: InternalsVisibleTo("BbmrCluster.Benchmarks")]

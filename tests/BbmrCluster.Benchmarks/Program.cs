@@ -5,6 +5,8 @@ using BbmrCluster.Benchmarks;
 [
     ("engine", "networks on 64 blocks: the engine against plain modules [NETWORK...] [--rounds N] [--processor-time]", EngineBenchmark.Run),
     ("training", "training steps of light OmniSR: own passes against libtorch's graph [--scale S] [--rounds N] [--steps N] [--curve STEPS] [--photos FOLDER]", TrainingBenchmark.Run),
+    ("broker", "what coordination can feed, with timed stand-ins for devices [WORKERS,...] [SECONDS] [LEASE_MS] [kill]", BrokerBenchmark.Run),
+    ("bulk", "memory and recovery of an archive of many images, with stand-ins that answer at once [IMAGES]", BulkBenchmark.Run),
 ];
 
 if (args.Length > 0 && commands.FirstOrDefault(command => command.Name == args[0]) is { Run: { } run })

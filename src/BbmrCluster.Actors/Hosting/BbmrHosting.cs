@@ -135,10 +135,7 @@ public static class BbmrHosting
 
     /// <summary>The work broker: a plain actor, or a cluster singleton with its proxy.</summary>
     public static AkkaConfigurationBuilder WithWorkBroker(this AkkaConfigurationBuilder builder, AkkaExecutionMode mode, CoordinationSettings settings) =>
-        mode == AkkaExecutionMode.Local
-            ? builder.WithActors((system, registry) => registry.Register<WorkBrokerKey>(system.ActorOf(WorkBroker.Props(settings), "work-broker")))
-            : builder.WithSingleton<WorkBrokerKey>("work-broker", (_, _, _) => WorkBroker.Props(settings),
-                new ClusterSingletonOptions { Role = CoordinatorRole, TerminationMessage = StopWhenWritten.Instance }, createProxyToo: true);
+        builder.WithOne<WorkBrokerKey>("work-broker", mode, WorkBroker.Props(settings));
 
     /// <summary>The coordinators of images. Needs the broker.</summary>
     /// <param name="builder">The builder.</param>
@@ -151,13 +148,7 @@ public static class BbmrHosting
 
     /// <summary>The read model of archives: a plain actor, or a cluster singleton with its proxy. An embedded node has none.</summary>
     public static AkkaConfigurationBuilder WithArchiveIndex(this AkkaConfigurationBuilder builder, AkkaExecutionMode mode) =>
-        mode == AkkaExecutionMode.Local
-            ? builder.WithActors((system, registry) => registry.Register<ArchiveIndexKey>(system.ActorOf(ArchiveIndex.Props(), "archive-index")))
-            // A failed write or recovery stops it, and a cluster does not start a singleton again that has stopped.
-            : builder.WithSingleton<ArchiveIndexKey>("archive-index", (_, _, _) => BackoffSupervisor.Props(
-                    Backoff.OnStop(ArchiveIndex.Props(), "index", TimeSpan.FromSeconds(1), TimeSpan.FromSeconds(10), 0.2, maxNrOfRetries: -1)
-                        .WithFinalStopMessage(message => message is StopWhenWritten)),
-                new ClusterSingletonOptions { Role = CoordinatorRole, TerminationMessage = StopWhenWritten.Instance }, createProxyToo: true);
+        builder.WithOne<ArchiveIndexKey>("archive-index", mode, ArchiveIndex.Props());
 
     /// <summary>The coordinators of archives; in a cluster they are remembered and go on by themselves. Needs the image coordinators, and the read model where there is one.</summary>
     public static AkkaConfigurationBuilder WithArchiveCoordinators(this AkkaConfigurationBuilder builder, AkkaExecutionMode mode, CoordinationSettings settings) =>
@@ -179,6 +170,17 @@ public static class BbmrHosting
             throw new ArgumentException("A worker has at least one device.", nameof(devices));
         return builder.WithActors((system, registry) => registry.Register<WorkerManagerKey>(system.ActorOf(
             WorkerManager.Props(id, registry.Get<WorkBrokerKey>(), registry.Get<ImageCoordinatorKey>(), devices, settings), "worker-manager")));
+    }
+
+    // Something that there is one of. What ends it (a failed write, a defect) is over soon, and a cluster does not start a
+    // singleton again that has stopped.
+    private static AkkaConfigurationBuilder WithOne<TKey>(this AkkaConfigurationBuilder builder, string name, AkkaExecutionMode mode, Props props)
+    {
+        var supervised = BackoffSupervisor.Props(Backoff.OnStop(props, name, TimeSpan.FromMilliseconds(200), TimeSpan.FromSeconds(10), 0.2, -1)
+            .WithFinalStopMessage(message => message is StopWhenWritten));
+        return mode == AkkaExecutionMode.Local
+            ? builder.WithActors((system, registry) => registry.Register<TKey>(system.ActorOf(supervised, name)))
+            : builder.WithSingleton<TKey>(name, (_, _, _) => supervised, new ClusterSingletonOptions { Role = CoordinatorRole, TerminationMessage = StopWhenWritten.Instance }, createProxyToo: true);
     }
 
     private static AkkaConfigurationBuilder WithEntities<TKey>(this AkkaConfigurationBuilder builder, string name, AkkaExecutionMode mode, bool remember, Func<IActorRegistry, Func<string, Props>> props)

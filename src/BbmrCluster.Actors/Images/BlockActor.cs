@@ -1,4 +1,5 @@
 using Akka.Actor;
+using Akka.Event;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Work;
 
@@ -13,7 +14,7 @@ namespace BbmrCluster.Actors.Images;
 /// <param name="Scales">Scales that are scored.</param>
 /// <param name="MaxAttempts">Tries for passing reasons before the lease is cut smaller.</param>
 /// <param name="PassingFailures">Leases that failed for passing reasons so far.</param>
-internal sealed record BlockFate(int Block, int Pixels, int Scales, int MaxAttempts, int PassingFailures = 0)
+internal sealed record BlockFate(int Block, int Pixels, int Scales, int MaxAttempts, int PassingFailures = 0) : INoSerializationVerificationNeeded
 {
     /// <summary>
     /// Scores count when they are finite, not negative and at most what the block's pixels can differ. Others are tried
@@ -36,8 +37,9 @@ internal sealed record BlockFate(int Block, int Pixels, int Scales, int MaxAttem
 }
 
 /// <summary>
-/// One block of the Score leases in flight: judges its scores, counts failures, answers its coordinator and stops when
-/// settled. No persistence and no timer: deadlines belong to leases, truth to the coordinator.
+/// One block of the Score leases in flight: judges its scores, counts failures and answers its coordinator. Once settled
+/// it is given another block: making an actor costs more than all that one does for a block. No persistence and no timer:
+/// deadlines belong to leases, truth to the coordinator.
 /// </summary>
 internal sealed class BlockActor : ReceiveActor
 {
@@ -46,20 +48,14 @@ internal sealed class BlockActor : ReceiveActor
     public BlockActor(BlockFate fate)
     {
         _fate = fate;
-        Receive<ImageChildren.BlockResult>(result => Answer(_fate.Judge(result)));
+        Receive<BlockFate>(next => _fate = next);
+        Receive<ImageChildren.BlockResult>(result => Context.Parent.Tell(_fate.Judge(result)));
         Receive<ImageChildren.BlockLeaseFailed>(failed =>
         {
             (_fate, object answer) = _fate.Judge(failed);
-            Answer(answer);
+            Context.Parent.Tell(answer);
         });
     }
 
     public static Props Props(BlockFate fate) => Akka.Actor.Props.Create(() => new BlockActor(fate));
-
-    private void Answer(object answer)
-    {
-        Context.Parent.Tell(answer);
-        if (answer is ImageChildren.BlockSettled)
-            Context.Stop(Self);
-    }
 }

@@ -10,6 +10,8 @@ namespace BbmrCluster.Actors.Images;
 internal sealed partial class ImageCoordinator
 {
     private readonly Dictionary<int, IActorRef> _blocks = [];
+    private readonly Stack<IActorRef> _idleBlocks = new();
+    private readonly Dictionary<int, int> _settledOf = [];
     private readonly Dictionary<int, double[]?> _settled = [];
     private readonly HashSet<int> _awaiting = [];
     private readonly Dictionary<int, int> _wishes = [];
@@ -20,8 +22,10 @@ internal sealed partial class ImageCoordinator
         if (!_blocks.TryGetValue(block, out var actor))
         {
             var fate = new BlockFate(block, State.Facts!.Grid.ExtentOf(block).Pixels, State.Job!.Engine.Scales.Count, State.Policy.Attempts);
-            // The serial keeps names apart: a stopped child gives its name back a little later.
-            actor = Context.ActorOf(BlockActor.Props(fate), string.Create(CultureInfo.InvariantCulture, $"block-{block}-{++_blockSerial}"));
+            if (_idleBlocks.TryPop(out actor))
+                actor.Tell(fate);
+            else
+                actor = Context.ActorOf(BlockActor.Props(fate), string.Create(CultureInfo.InvariantCulture, $"block-{++_blockSerial}"));
             _blocks.Add(block, actor);
         }
         return actor;
@@ -31,7 +35,7 @@ internal sealed partial class ImageCoordinator
 
     private IEnumerable<int> Unsettled(WorkUnit range) => Enumerable.Range(range.FirstBlock, range.BlockCount).Where(block => !IsSettled(block));
 
-    private WorkUnit PlannedScore(int block) => State.Plan!.Score.First(unit => unit.Contains(block));
+    private WorkUnit PlannedScore(int block) => State.Plan!.ScoreOf(block);
 
     private void Scored(BlocksScored scores, Lease? lease)
     {
@@ -52,7 +56,10 @@ internal sealed partial class ImageCoordinator
 
     private void Settle(ImageChildren.BlockSettled settled)
     {
-        if (!_blocks.Remove(settled.Block) || !State.InProgress)
+        if (!_blocks.Remove(settled.Block, out var actor))
+            return;
+        _idleBlocks.Push(actor);
+        if (!State.InProgress)
             return;
         _awaiting.Remove(settled.Block);
         _wishes.Remove(settled.Block);
@@ -61,11 +68,13 @@ internal sealed partial class ImageCoordinator
             EnqueueAndGo(state => state.DecideFailure("poison", $"{state.Job!.DisplayName}: block {settled.Block} cannot be scored"));
             return;
         }
-        _settled[settled.Block] = settled.Sse;
         var unit = PlannedScore(settled.Block);
-        var blocks = Enumerable.Range(unit.FirstBlock, unit.BlockCount).ToList();
-        if (blocks.TrueForAll(_settled.ContainsKey))
+        if (_settled.TryAdd(settled.Block, settled.Sse))
+            _settledOf[unit.FirstBlock] = _settledOf.GetValueOrDefault(unit.FirstBlock) + 1;
+        if (_settledOf.GetValueOrDefault(unit.FirstBlock) == unit.BlockCount)
         {
+            _settledOf.Remove(unit.FirstBlock);
+            var blocks = Enumerable.Range(unit.FirstBlock, unit.BlockCount).ToList();
             int scales = State.Job!.Engine.Scales.Count;
             var result = new ImageEvents.BlocksSettled(unit.FirstBlock, [.. blocks.SelectMany(block => _settled[block] ?? new double[scales])],
                 [.. blocks.Where(block => _settled[block] is null)]);
@@ -124,6 +133,7 @@ internal sealed partial class ImageCoordinator
             Context.Stop(block);
         _blocks.Clear();
         _settled.Clear();
+        _settledOf.Clear();
         _awaiting.Clear();
         _wishes.Clear();
     }

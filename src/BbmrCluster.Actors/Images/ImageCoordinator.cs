@@ -614,7 +614,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         if (Writing || Queued == 0)
             return;
         var left = _lastWrite + _settings.CommitInterval - Now;
-        if (_waiting.Count > 0 || !_book.Busy || !Working || Queued >= LeasePlan.MaxBlocks)
+        if (!_book.Busy || !Working || Queued >= LeasePlan.MaxBlocks || (_waiting.Count > 0 && Next() is null))
             Write();
         else if (Queued <= _counts)
             return; // The counts of a lease alone go with the results of the next.

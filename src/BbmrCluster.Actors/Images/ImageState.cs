@@ -262,7 +262,18 @@ internal sealed record ImageState
 
     private BlobRef? Source(StripBlobs strip) => Job!.Kind == JobKind.Upscale ? strip.Packed : strip.Raw;
 
-    private bool Each(WorkUnit unit, Func<StripBlobs, bool> predicate) => Plan is not null && Strips[Plan.Strips(unit)].All(predicate);
+    private bool Each(WorkUnit unit, Func<StripBlobs, bool> predicate)
+    {
+        if (Plan is null)
+            return false;
+        var range = Plan.Strips(unit);
+        for (int strip = range.Start.Value; strip < range.End.Value; strip++)
+        {
+            if (!predicate(Strips[strip]))
+                return false;
+        }
+        return true;
+    }
 
     private double[] ScoresAtScales()
     {

@@ -37,6 +37,9 @@ internal sealed class LeaseBook(long epoch, CoordinationSettings settings)
     private readonly Dictionary<(WorkUnit Range, FailureClass Failure), int> _failures = [];
     private readonly Dictionary<WorkUnit, int> _losses = [];
     private readonly Dictionary<Stage, double> _secondsPerBlock = [];
+    // Planned units that are leased or wait to be, with how often.
+    private readonly Dictionary<WorkUnit, int> _taken = [];
+    private (ImageState? State, List<WorkUnit> Units) _ready = (null, []);
     private int _number;
 
     public IReadOnlyCollection<Lease> InFlight => _inFlight.Values;
@@ -63,15 +66,19 @@ internal sealed class LeaseBook(long epoch, CoordinationSettings settings)
     /// <param name="now">Time.</param>
     public Piece? Next(ImageState state, Func<WorkUnit, bool> allowed, DateTimeOffset now)
     {
-        _pieces.RemoveAll(piece => state.IsDone(piece.Planned));
-        return _pieces.Where(piece => piece.NotBefore <= now && state.IsReady(piece.Range) && allowed(piece.Planned))
-                .OrderByDescending(piece => piece.Range.Stage).ThenBy(piece => piece.Range.FirstBlock).FirstOrDefault()
-            ?? Planned(state).FirstOrDefault(unit => state.IsReady(unit) && allowed(unit) && !IsTaken(unit)) switch
-            {
-                { BlockCount: 0 } when state.Plan is not null => null,
-                { BlockCount: 0 } => FirstIngest(now),
-                var unit => new Piece(unit, unit, 1, now),
-            };
+        foreach (var done in _pieces.Where(piece => state.IsDone(piece.Planned)).ToList())
+            Remove(done);
+        if (_pieces.Where(piece => piece.NotBefore <= now && state.IsReady(piece.Range) && allowed(piece.Planned))
+            .OrderByDescending(piece => piece.Range.Stage).ThenBy(piece => piece.Range.FirstBlock).FirstOrDefault() is { } waiting)
+            return waiting;
+        if (state.Plan is null)
+            return FirstIngest(now);
+        foreach (var unit in Ready(state))
+        {
+            if (!IsTaken(unit) && allowed(unit))
+                return new Piece(unit, unit, 1, now);
+        }
+        return null;
     }
 
     /// <summary>
@@ -103,12 +110,13 @@ internal sealed class LeaseBook(long epoch, CoordinationSettings settings)
         int ready = _pieces.Count(piece => piece.NotBefore <= now && state.IsReady(piece.Range) && allowed(piece.Planned));
         if (state.Plan is null)
             return Math.Min(limit, held + ready + (IsTaken(new WorkUnit(Stage.Ingest, 0, 0)) ? 0 : 1));
-        return Math.Min(limit, held + ready + Planned(state).Where(unit => state.IsReady(unit) && allowed(unit) && !IsTaken(unit)).Take(limit).Count());
+        return Math.Min(limit, held + ready + Ready(state).Where(unit => !IsTaken(unit) && allowed(unit)).Take(limit).Count());
     }
 
     public Lease Grant(Piece piece, WorkerId worker, DateTimeOffset now)
     {
-        _pieces.Remove(piece);
+        Remove(piece);
+        Count(piece.Planned, 1);
         var lease = new Lease(new LeaseId(epoch, ++_number), piece.Range, piece.Planned, worker, piece.Attempt) { GrantedAt = now };
         _inFlight.Add(lease.Id, lease);
         Renew(lease, now);
@@ -125,7 +133,13 @@ internal sealed class LeaseBook(long epoch, CoordinationSettings settings)
     }
 
     /// <summary>Ends a lease; null when it is not (or no longer) held.</summary>
-    public Lease? End(LeaseId id) => _inFlight.Remove(id, out var lease) ? lease : null;
+    public Lease? End(LeaseId id)
+    {
+        if (!_inFlight.Remove(id, out var lease))
+            return null;
+        Count(lease.Planned, -1);
+        return lease;
+    }
 
     /// <summary>Learns the speed of a stage from a lease that went through.</summary>
     public void Measure(Lease lease, DateTimeOffset now)
@@ -137,7 +151,7 @@ internal sealed class LeaseBook(long epoch, CoordinationSettings settings)
     public IReadOnlyList<Lease> Overdue(DateTimeOffset now) => [.. _inFlight.Values.Where(lease => !lease.Closing && lease.Deadline < now)];
 
     /// <summary>The range is tried again as it is; no attempt counts.</summary>
-    public void Requeue(Lease lease, DateTimeOffset notBefore) => _pieces.Add(new Piece(lease.Range, lease.Planned, lease.Attempt, notBefore));
+    public void Requeue(Lease lease, DateTimeOffset notBefore) => Add(new Piece(lease.Range, lease.Planned, lease.Attempt, notBefore));
 
     /// <summary>Counts the workers that were lost with a range.</summary>
     public int Lost(Lease lease) => _losses[lease.Range] = _losses.GetValueOrDefault(lease.Range) + 1;
@@ -156,7 +170,7 @@ internal sealed class LeaseBook(long epoch, CoordinationSettings settings)
             while (length < most && i + length < blocks.Count && blocks[i + length] == blocks[i] + length && wishes[blocks[i + length]] == most)
                 length++;
             bool whole = blocks[i] == lease.Range.FirstBlock && length == lease.Range.BlockCount;
-            _pieces.Add(new Piece(lease.Range with { FirstBlock = blocks[i], BlockCount = length }, lease.Planned,
+            Add(new Piece(lease.Range with { FirstBlock = blocks[i], BlockCount = length }, lease.Planned,
                 lease.Attempt + 1, whole ? now + (settings.RetryDelay * lease.Attempt) : now));
             made += whole ? 0 : 1;
             i += length;
@@ -174,37 +188,60 @@ internal sealed class LeaseBook(long epoch, CoordinationSettings settings)
         if (failure == FailureClass.Block && lease.Range.Stage is Stage.Pack or Stage.Reconstruct && strips > 1)
         {
             int first = (strips + 1) / 2 * columns;
-            _pieces.Add(new Piece(lease.Range with { BlockCount = first }, lease.Planned, lease.Attempt + 1, now));
-            _pieces.Add(new Piece(lease.Range with { FirstBlock = lease.Range.FirstBlock + first, BlockCount = lease.Range.BlockCount - first }, lease.Planned, lease.Attempt + 1, now));
+            Add(new Piece(lease.Range with { BlockCount = first }, lease.Planned, lease.Attempt + 1, now));
+            Add(new Piece(lease.Range with { FirstBlock = lease.Range.FirstBlock + first, BlockCount = lease.Range.BlockCount - first }, lease.Planned, lease.Attempt + 1, now));
             Bisected += 2;
             return true;
         }
         int tries = _failures[(lease.Range, failure)] = _failures.GetValueOrDefault((lease.Range, failure)) + 1;
         if (tries >= attempts)
             return false;
-        _pieces.Add(new Piece(lease.Range, lease.Planned, lease.Attempt + 1, now + (settings.RetryDelay * tries)));
+        Add(new Piece(lease.Range, lease.Planned, lease.Attempt + 1, now + (settings.RetryDelay * tries)));
         return true;
     }
 
     /// <summary>Whether any part of the planned unit is leased or waits to be.</summary>
-    public bool IsTaken(WorkUnit planned) => _inFlight.Values.Any(lease => Same(lease.Planned, planned)) || _pieces.Any(piece => Same(piece.Planned, planned));
+    public bool IsTaken(WorkUnit planned) => _taken.ContainsKey(Key(planned));
 
     /// <summary>Forgets what waits, and leases that only wait to be settled. Leases in hand stay until they are given back.</summary>
     public void Clear()
     {
-        _pieces.Clear();
+        _pieces.ToList().ForEach(Remove);
         _failures.Clear();
         _losses.Clear();
         foreach (var lease in _inFlight.Values.Where(lease => lease.Closing).ToList())
-            _inFlight.Remove(lease.Id);
+            End(lease.Id);
     }
 
     // Ingest, Finish and Commit are one lease each, whatever was known of the grid when it was granted.
-    private static bool Same(WorkUnit one, WorkUnit other) =>
-        one.Stage == other.Stage && (one.Stage is Stage.Ingest or Stage.Finish or Stage.Commit || one == other);
+    private static WorkUnit Key(WorkUnit unit) => unit.Stage is Stage.Ingest or Stage.Finish or Stage.Commit ? new WorkUnit(unit.Stage, 0, 0) : unit;
 
-    private static IEnumerable<WorkUnit> Planned(ImageState state) =>
-        state.Plan is { } plan ? state.Stages.Reverse().SelectMany(plan.Of).Where(unit => !state.IsDone(unit)) : [];
+    // Not done and ready to be worked on; the same as long as the state is the same.
+    private List<WorkUnit> Ready(ImageState state)
+    {
+        if (!ReferenceEquals(_ready.State, state))
+            _ready = (state, state.Plan is { } plan ? [.. state.Stages.Reverse().SelectMany(plan.Of).Where(unit => !state.IsDone(unit) && state.IsReady(unit))] : []);
+        return _ready.Units;
+    }
+
+    private void Add(Piece piece)
+    {
+        _pieces.Add(piece);
+        Count(piece.Planned, 1);
+    }
+
+    private void Remove(Piece piece)
+    {
+        if (_pieces.Remove(piece))
+            Count(piece.Planned, -1);
+    }
+
+    private void Count(WorkUnit planned, int change)
+    {
+        var key = Key(planned);
+        if ((_taken[key] = _taken.GetValueOrDefault(key) + change) == 0)
+            _taken.Remove(key);
+    }
 
     // Before the header is read there is no grid: one lease that covers nothing known yet.
     private Piece? FirstIngest(DateTimeOffset now)

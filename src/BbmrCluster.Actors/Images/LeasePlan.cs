@@ -52,6 +52,13 @@ internal sealed class LeasePlan
 
     public int GroupOf(int block) => block / _grid.Columns / _stripsPerGroup;
 
+    /// <summary>The Score lease that holds a block.</summary>
+    public WorkUnit ScoreOf(int block)
+    {
+        int group = GroupOf(block), perGroup = ((_stripsPerGroup * _grid.Columns) + MaxBlocks - 1) / MaxBlocks;
+        return Score[(group * perGroup) + ((block - (group * _stripsPerGroup * _grid.Columns)) / MaxBlocks)];
+    }
+
     /// <summary>Strips that hold a range of blocks.</summary>
     public Range Strips(WorkUnit unit) => (unit.FirstBlock / _grid.Columns)..(((unit.End - 1) / _grid.Columns) + 1);
 
