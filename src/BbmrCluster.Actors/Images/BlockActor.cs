@@ -1,5 +1,4 @@
 using Akka.Actor;
-using Akka.Event;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Work;
 
