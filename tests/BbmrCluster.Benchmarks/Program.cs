@@ -7,6 +7,8 @@ using BbmrCluster.Benchmarks;
     ("training", "training steps of light OmniSR: own passes against libtorch's graph [--scale S] [--rounds N] [--steps N] [--curve STEPS] [--photos FOLDER]", TrainingBenchmark.Run),
     ("broker", "what coordination can feed, with timed stand-ins for devices [WORKERS,...] [SECONDS] [LEASE_MS] [kill]", BrokerBenchmark.Run),
     ("bulk", "memory and recovery of an archive of many images, with stand-ins that answer at once [IMAGES]", BulkBenchmark.Run),
+    ("memory", "peak memory of a coordinator and a worker for a photograph, and for it stacked twice " + Photograph.Usage, MemoryBenchmark.Run),
+    ("overhead", "a photograph by a bare loop, an embedded node and a clustered node " + Photograph.Usage + " [--rounds N]", OverheadBenchmark.Run),
 ];
 
 if (args.Length > 0 && commands.FirstOrDefault(command => command.Name == args[0]) is { Run: { } run })
