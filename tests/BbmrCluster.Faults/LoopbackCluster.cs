@@ -18,6 +18,12 @@ public sealed class LoopbackCluster : IAsyncLifetime, IDisposable
     private readonly int _port = FreePort(), _httpPort = FreePort();
     private IReadOnlyDictionary<string, string> _models = new Dictionary<string, string>(StringComparer.Ordinal);
 
+    /// <summary>The store of all nodes that are not told another one; null for a folder.</summary>
+    public string? Store { get; init; }
+
+    /// <summary>Variables of all nodes.</summary>
+    public IReadOnlyDictionary<string, string> NodeEnvironment { get; init; } = new Dictionary<string, string>(StringComparer.Ordinal);
+
     public string Server => string.Create(CultureInfo.InvariantCulture, $"http://127.0.0.1:{_httpPort}");
 
     /// <summary>For client commands: where the cluster is.</summary>
@@ -112,9 +118,10 @@ public sealed class LoopbackCluster : IAsyncLifetime, IDisposable
         if (_nodes.Remove(name, out Bbmr? old))
             old.Dispose();
         var all = new Dictionary<string, string>(_models, StringComparer.Ordinal);
-        foreach ((string key, string value) in environment ?? new Dictionary<string, string>(StringComparer.Ordinal))
+        foreach ((string key, string value) in NodeEnvironment.Concat(environment ?? new Dictionary<string, string>(StringComparer.Ordinal)))
             all[key] = value;
+        string[] store = arguments.Contains("--store") ? [] : ["--store", Store ?? _scratch["store"]];
         _nodes[name] = Bbmr.Start(_scratch.Path, all,
-            ["node", "--name", name, "--work", _scratch["work-" + name], "--store", _scratch["store"], "--stable-after-seconds", "5", "--heartbeat-pause-seconds", "10", "--json", .. arguments]);
+            ["node", "--name", name, "--work", _scratch["work-" + name], .. store, "--stable-after-seconds", "5", "--heartbeat-pause-seconds", "10", "--json", .. arguments]);
     }
 }

@@ -51,7 +51,7 @@ public sealed class DeploymentTests : IDisposable
             Assert.True(pod.TerminationGracePeriodSeconds > (options.IsWorker ? options.Drain.TotalSeconds : 0));
             Assert.Equal("/healthz/live", container.LivenessProbe.HttpGet.Path);
             Assert.Equal("/healthz/ready", container.ReadinessProbe.HttpGet.Path);
-            Assert.Contains(container.VolumeMounts, mount => mount.MountPath == options.Store);
+            Assert.Contains(container.VolumeMounts, mount => mount.MountPath == options.Store.ToString());
             Assert.Equal(container.VolumeMounts.Select(mount => mount.Name).Order(), pod.Volumes.Select(volume => volume.Name).Order());
         }
         Assert.Equal(["api", "coordinator", "worker"], roles.Order(StringComparer.Ordinal));

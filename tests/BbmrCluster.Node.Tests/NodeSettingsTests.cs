@@ -25,7 +25,7 @@ public sealed class NodeSettingsTests : IDisposable
         NodeOptions options = Read(("roles", "coordinator,worker,api"));
         Assert.Equal("127.0.0.1:4053", options.Bind.ToString());
         Assert.Equal("127.0.0.1:8080", options.Http!.ToString());
-        Assert.Equal(Path.Combine(options.Work, "blobs"), options.Store);
+        Assert.Equal(Path.Combine(options.Work, "blobs"), options.Store.ToString());
         Assert.Empty(options.Seeds);
         Assert.Null(options.Postgres);
     }

@@ -39,6 +39,9 @@ public sealed class ImageCoordinatorKey;
 /// <summary>Registry key of the work broker.</summary>
 public sealed class WorkBrokerKey;
 
+/// <summary>Registry key of the store's janitor.</summary>
+public sealed class StoreJanitorKey;
+
 /// <summary>Registry key of this process's worker manager.</summary>
 public sealed class WorkerManagerKey;
 
@@ -125,6 +128,8 @@ public static class BbmrHosting
                 .WithImageCoordinators(AkkaExecutionMode.Clustered, allocators, settings)
                 .WithArchiveIndex(AkkaExecutionMode.Clustered)
                 .WithArchiveCoordinators(AkkaExecutionMode.Clustered, settings);
+            if (settings.StoredImages is not null)
+                builder.WithStoreJanitor(settings);
         }
         else
         {
@@ -155,6 +160,11 @@ public static class BbmrHosting
         builder.WithEntities<ArchiveCoordinatorKey>("archive-coordinator", mode, remember: true,
             registry => id => ArchiveCoordinator.Props(new ArchiveId(id), registry.Get<ImageCoordinatorKey>(),
                 registry.TryGet<ArchiveIndexKey>(out var index) ? index : ActorRefs.Nobody, mode == AkkaExecutionMode.Clustered, settings));
+
+    /// <summary>The janitor of the store, one in a cluster. Needs the image coordinators.</summary>
+    public static AkkaConfigurationBuilder WithStoreJanitor(this AkkaConfigurationBuilder builder, CoordinationSettings settings) =>
+        builder.WithSingleton<StoreJanitorKey>("store-janitor", (_, registry, _) => StoreJanitor.Props(registry.Get<ImageCoordinatorKey>(), settings),
+            new ClusterSingletonOptions { Role = CoordinatorRole }, createProxyToo: false);
 
     /// <summary>For nodes without the coordinator role: ways to broker and coordinators under the same keys.</summary>
     public static AkkaConfigurationBuilder WithCoordinatorProxies(this AkkaConfigurationBuilder builder) => builder

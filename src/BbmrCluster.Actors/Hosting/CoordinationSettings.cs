@@ -56,6 +56,18 @@ public sealed record CoordinationSettings
     /// <summary>Deletes the blobs of an image that is closed; null where the store is swept otherwise.</summary>
     public Action<ImageId>? DeleteBlobs { get; init; }
 
+    /// <summary>Images that have blobs in the store, which the janitor of a cluster goes through; null for no janitor.</summary>
+    public Func<IReadOnlyList<StoredImage>>? StoredImages { get; init; }
+
+    /// <summary>How often the janitor looks (default 10 min).</summary>
+    public TimeSpan JanitorInterval { get; init; } = TimeSpan.FromMinutes(10);
+
+    /// <summary>How long nothing was written for an image before the janitor asks whether anyone needs its blobs (default 1 h; clocks of nodes and store may differ by less).</summary>
+    public TimeSpan OrphanAge { get; init; } = TimeSpan.FromHours(1);
+
+    /// <summary>The same for an image that is unfinished, but that no archive has open (default 7 days): one whose job is paused, or was cancelled while it was.</summary>
+    public TimeSpan IdleAge { get; init; } = TimeSpan.FromDays(7);
+
     /// <summary>Writes a blob of an image under a label, for what is too large for a message; null where messages stay in the process.</summary>
     public Func<ImageId, string, byte[], BlobRef>? WriteBlob { get; init; }
 
@@ -86,6 +98,9 @@ public sealed record CoordinationSettings
         Check(SecondLeaseFactor >= 1, nameof(SecondLeaseFactor));
         Check(StopTimeout > TimeSpan.Zero, nameof(StopTimeout));
         Check(DrainTime >= TimeSpan.Zero, nameof(DrainTime));
+        Check(JanitorInterval > TimeSpan.Zero, nameof(JanitorInterval));
+        Check(OrphanAge > TimeSpan.Zero, nameof(OrphanAge));
+        Check(IdleAge >= OrphanAge, nameof(IdleAge));
         return this;
     }
 

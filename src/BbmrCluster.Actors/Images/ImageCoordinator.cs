@@ -105,7 +105,9 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         Command<CommitNow>(_ => Write());
         Command<DeleteMessagesSuccess>(_ => Forgotten());
         Command<DeleteMessagesFailure>(_ => Forgotten());
-        Command<StopWhenWritten>(_ => EnqueueAndFlush(_ => [], () => Context.Stop(Self)));
+        Command<ImageCommands.SweepImage>(Sweep);
+        Command<BlobsDeleted>(Deleted);
+        Command<StopWhenWritten>(_ => EnqueueAndFlush(_ => [], StopWhenDeleted));
         Timers!.StartPeriodicTimer("tick", Tick.Instance, settings.TickInterval);
     }
 
@@ -117,7 +119,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
 
     private double SecondsSinceCounted => (Now - _lastCounted).TotalSeconds;
 
-    private bool Working => _active && State.InProgress && _stopping is null;
+    private bool Working => _active && State.InProgress && _stopping is null && !_deleting;
 
     private bool Paused => _full.Count > 0;
 
@@ -539,8 +541,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         if (State.Outcome is not null && _watchers.Count == 0 && !_book.Busy && Settled && !_forgetting)
         {
             _forgetting = true;
-            if (_settings.DeleteBlobs is { } delete)
-                _ = Task.Run(() => delete(_id));
+            DeleteBlobs();
             DeleteMessages(LastSequenceNr);
         }
     }

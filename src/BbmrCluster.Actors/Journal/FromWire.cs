@@ -45,6 +45,7 @@ internal static class FromWire
         "io" => new ImageCommands.OpenImage(new(m.Image), new(m.Archive), new(m.Run), Policy(m.Policy, 0), Job(m.Jobs[0])),
         "ix" => new ImageCommands.StopImage(new(m.Image), m.Flag),
         "ia" => new ImageCommands.AcknowledgeOutcome(new(m.Image), new(m.Run)),
+        "iw" => new ImageCommands.SweepImage(new(m.Image), m.Flag),
         "lq" => new ImageCommands.RequestLeases(new(m.Image), new(m.Worker), m.Number, [.. m.Names], m.Flag),
         "lg" => new LeaseReplies.LeaseGranted(new(m.Image), Lease(m.Lease), Work(m.Work), Blob(m.Blob)),
         "ln" => new LeaseReplies.LeasesExhausted(new(m.Image)),

@@ -46,6 +46,7 @@ internal sealed class ProtocolSerializer(ExtendedActorSystem system) : Serialize
         ("io", typeof(ImageCommands.OpenImage)),
         ("ix", typeof(ImageCommands.StopImage)),
         ("ia", typeof(ImageCommands.AcknowledgeOutcome)),
+        ("iw", typeof(ImageCommands.SweepImage)),
         ("lq", typeof(ImageCommands.RequestLeases)),
         ("lg", typeof(LeaseReplies.LeaseGranted)),
         ("ln", typeof(LeaseReplies.LeasesExhausted)),

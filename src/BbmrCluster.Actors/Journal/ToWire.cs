@@ -48,6 +48,7 @@ internal static class ToWire
         ImageCommands.OpenImage m => new() { Image = m.ImageId.Value, Archive = m.ArchiveId.Value, Run = m.Run.Value, Policy = Policy(m.Policy), Jobs = { Job(m.Job) } },
         ImageCommands.StopImage m => new() { Image = m.ImageId.Value, Flag = m.Discard },
         ImageCommands.AcknowledgeOutcome m => new() { Image = m.ImageId.Value, Run = m.Run.Value },
+        ImageCommands.SweepImage m => new() { Image = m.ImageId.Value, Flag = m.Unfinished },
         ImageCommands.RequestLeases m => new() { Image = m.ImageId.Value, Worker = m.Worker.Value, Number = m.Count, Names = { m.DeviceClasses }, Flag = m.Second },
         LeaseReplies.LeaseGranted m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease), Work = Work(m.Work), Blob = Blob(m.Whole) },
         LeaseReplies.LeasesExhausted m => new() { Image = m.ImageId.Value },

@@ -23,6 +23,12 @@ internal static class ImageCommands
     /// <summary>The archive has journaled the outcome: the image's own events may go.</summary>
     public sealed record AcknowledgeOutcome(ImageId ImageId, RunId Run) : IWithImageId, IWireMessage;
 
+    /// <summary>
+    /// Nothing was written for the image in a long time: if nobody needs its blobs, delete them. With
+    /// <paramref name="Unfinished"/> also when it is unfinished and no archive has it open; it then starts anew when one does.
+    /// </summary>
+    public sealed record SweepImage(ImageId ImageId, bool Unfinished) : IWithImageId, IWireMessage;
+
     /// <summary>The sender has room for so many leases. Answered by grants and, when they are fewer, <see cref="LeaseReplies.LeasesExhausted"/>.</summary>
     /// <param name="ImageId">The image.</param>
     /// <param name="Worker">The sender.</param>

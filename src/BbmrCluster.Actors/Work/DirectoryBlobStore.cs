@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.IO.Hashing;
 
 namespace BbmrCluster.Actors.Work;
@@ -17,6 +18,9 @@ public sealed record DirectoryBlobStoreOptions(long? Quota = null, long Floor = 
 public sealed class DirectoryBlobStore : IBlobStore
 {
     private const string Temporary = ".tmp";
+
+    // Process ids repeat among containers.
+    private static readonly string Writer = Guid.NewGuid().ToString("N")[..12];
     private static int _serial;
 
     private static readonly TimeSpan CountInterval = TimeSpan.FromSeconds(10);
@@ -36,7 +40,7 @@ public sealed class DirectoryBlobStore : IBlobStore
         _floor = options.Floor;
         _exclusive = options.Exclusive;
         Guard(() => Directory.CreateDirectory(_root));
-        foreach (var file in Files().Where(file => file.Name.EndsWith(Temporary, StringComparison.Ordinal)))
+        foreach (var file in Files().Where(IsTemporary))
         {
             if (options.Exclusive || file.LastWriteTimeUtc < DateTime.UtcNow.AddDays(-1))
                 Discard(file.FullName);
@@ -63,33 +67,61 @@ public sealed class DirectoryBlobStore : IBlobStore
     /// <inheritdoc/>
     public BlobRef Write(ImageId image, string label, int attempt, ReadOnlySpan<byte> content)
     {
-        if (label is not { Length: >= 1 and <= 64 } || label.Any(c => !(c is (>= 'a' and <= 'z') or (>= '0' and <= '9') or '-')))
-            throw new ArgumentException($"'{label}' is not a blob label.", nameof(label));
-        string hash = Hash(content);
-        var blob = new BlobRef($"{image}/{label}.{hash[..16]}", content.Length, hash);
-        Reserve(image, content.Length);
-        string path = PathOf(blob.Name);
-        string temporary = $"{path}.{attempt}-{Environment.ProcessId}-{Interlocked.Increment(ref _serial)}{Temporary}";
+        BlobRef blob = BlobNames.Of(image, label, content);
+        string path = PathOf(blob.Name), temporary = TemporaryOf(path, attempt);
+        Reserve(image, blob.Length);
         try
         {
             Directory.CreateDirectory(Path.GetDirectoryName(path)!);
             using (var file = new FileStream(temporary, FileMode.Create, FileAccess.Write, FileShare.None, 1))
                 file.Write(content);
-            // The same bytes were here before (a lease done twice): they are counted once.
-            long replaced = File.Exists(path) ? new FileInfo(path).Length : 0;
-            File.Move(temporary, path, overwrite: true);
-            Release(replaced);
+            Place(temporary, path);
             return blob;
         }
         catch (Exception error)
         {
-            Release(content.Length);
-            Discard(temporary);
-            throw FileSystem.IsFull(error) ? Full("the disk of the work directory is full", error) : error is IOException or UnauthorizedAccessException
-                ? new StageFailedException(FailureClass.Transient, $"the work directory cannot be written: {error.Message}", inner: error)
-                : error;
+            throw NotWritten(error, temporary, blob.Length);
         }
     }
+
+    /// <summary>Takes a blob that another node sends. It bears its name only when all of it has come and has its hash.</summary>
+    /// <param name="blob">What it is to be.</param>
+    /// <param name="content">Its bytes, read once; a piece of them is in memory at a time.</param>
+    /// <param name="cancellation">Ends it; nothing is left.</param>
+    /// <exception cref="ArgumentException">No name of a blob.</exception>
+    /// <exception cref="InvalidDataException">Other bytes came.</exception>
+    /// <exception cref="StageFailedException">As in <see cref="Write"/>.</exception>
+    public async Task ReceiveAsync(BlobRef blob, Stream content, CancellationToken cancellation)
+    {
+        string path = PathOf(blob.Name), temporary = TemporaryOf(path, 0);
+        Reserve(BlobNames.ImageOf(blob.Name)!.Value, blob.Length);
+        try
+        {
+            Directory.CreateDirectory(Path.GetDirectoryName(path)!);
+            await using (var file = new FileStream(temporary, FileMode.Create, FileAccess.Write, FileShare.None, 1, FileOptions.Asynchronous))
+            {
+                var hash = new XxHash128();
+                var buffer = new byte[1 << 16];
+                long length = 0;
+                for (int read; (read = await content.ReadAsync(buffer, cancellation)) > 0 && (length += read) <= blob.Length;)
+                {
+                    hash.Append(buffer.AsSpan(0, read));
+                    await file.WriteAsync(buffer.AsMemory(0, read), cancellation);
+                }
+                if (length != blob.Length || Convert.ToHexStringLower(hash.GetCurrentHash()) != blob.Hash || !blob.Name.EndsWith(blob.Hash[..16], StringComparison.Ordinal))
+                    throw new InvalidDataException($"what came is not {blob.Name}: its length or its hash is another");
+            }
+            Place(temporary, path);
+        }
+        catch (Exception error)
+        {
+            throw NotWritten(error, temporary, blob.Length);
+        }
+    }
+
+    /// <summary>The file of a blob, for whoever sends it to another node; null when it is not there.</summary>
+    /// <exception cref="ArgumentException">No name of a blob.</exception>
+    public string? Find(string name) => PathOf(name) is var path && File.Exists(path) ? path : null;
 
     /// <inheritdoc/>
     public byte[] Read(BlobRef blob)
@@ -103,7 +135,7 @@ public sealed class DirectoryBlobStore : IBlobStore
         {
             throw Lost(blob, "is missing", error);
         }
-        if (content.LongLength != blob.Length || !Hash(content).Equals(blob.Hash, StringComparison.Ordinal))
+        if (content.LongLength != blob.Length || BlobNames.Hash(content) != blob.Hash)
             throw Lost(blob, "is damaged", null);
         return content;
     }
@@ -127,13 +159,13 @@ public sealed class DirectoryBlobStore : IBlobStore
     /// <inheritdoc/>
     public void DeleteImage(ImageId image)
     {
-        var folder = new DirectoryInfo(PathOf(image.Value));
+        var folder = new DirectoryInfo(Path.Combine(_root, image.Value));
         if (!folder.Exists)
             return;
         long length = 0;
-        foreach (var file in folder.EnumerateFiles())
+        foreach (var file in folder.EnumerateFiles().Where(IsOurs))
         {
-            if (!file.Name.EndsWith(Temporary, StringComparison.Ordinal))
+            if (!IsTemporary(file))
                 length += file.Length;
             Discard(file.FullName);
         }
@@ -143,23 +175,78 @@ public sealed class DirectoryBlobStore : IBlobStore
         }
         catch (IOException)
         {
-            // A late writer still has a file in it; the next start sweeps it.
+            // A late writer has a file in it, which the janitor or the next start sweeps.
         }
         Release(length);
     }
 
-    /// <summary>XXH3-128 as in <see cref="BlobRef.Hash"/>.</summary>
-    public static string Hash(ReadOnlySpan<byte> content) => Convert.ToHexStringLower(XxHash128.Hash(content));
-
-    private string PathOf(string name)
+    /// <inheritdoc/>
+    public string Check()
     {
-        string[] parts = name.Split('/');
-        foreach (string part in parts)
+        string probe = Path.Combine(_root, $".ready-{Writer}-{Interlocked.Increment(ref _serial)}{Temporary}");
+        try
         {
-            if (part.Length is 0 or > 128 || part[0] == '.' || part.Any(c => !(char.IsAsciiLetterOrDigit(c) || c is '.' or '-')))
-                throw new ArgumentException($"'{name}' is not a blob name.", nameof(name));
+            Directory.CreateDirectory(_root);
+            File.Create(probe, 1, FileOptions.DeleteOnClose).Dispose();
+            return _root;
         }
-        return Path.Combine([_root, .. parts]);
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            throw new StageFailedException(FailureClass.StoreFull, error.Message, inner: error) { Code = "store" };
+        }
+    }
+
+    /// <inheritdoc/>
+    public IReadOnlyList<StoredImage> Images()
+    {
+        var images = new List<StoredImage>();
+        foreach (var folder in new DirectoryInfo(_root).EnumerateDirectories())
+        {
+            try
+            {
+                var entries = folder.EnumerateFileSystemInfos().ToList();
+                // Whoever named a folder that is in other use as a store must not lose what is in it.
+                if (entries.Count > 0 && entries.All(entry => entry is FileInfo file && IsOurs(file)))
+                    images.Add(new StoredImage(new ImageId(folder.Name), new DateTimeOffset(entries.Max(entry => entry.LastWriteTimeUtc))));
+            }
+            catch (IOException)
+            {
+                // Deleted meanwhile.
+            }
+        }
+        return images;
+    }
+
+    private string PathOf(string name) => Path.Combine(_root, BlobNames.Checked(name));
+
+    // The file's folder is its image.
+    private static bool IsOurs(FileInfo file)
+    {
+        string name = $"{file.Directory!.Name}/{file.Name}";
+        // LABEL.HASH, and for a temporary: .ATTEMPT-WRITER-SERIAL.tmp
+        return BlobNames.ImageOf(IsTemporary(file) && name.Split('.') is [var label, var hash, _, _] ? $"{label}.{hash}" : name) is not null;
+    }
+
+    private static bool IsTemporary(FileInfo file) => file.Name.EndsWith(Temporary, StringComparison.Ordinal);
+
+    private static string TemporaryOf(string path, int attempt) =>
+        string.Create(CultureInfo.InvariantCulture, $"{path}.{attempt}-{Writer}-{Interlocked.Increment(ref _serial)}{Temporary}");
+
+    // The same bytes may have been here before (a lease done twice): they are counted once.
+    private void Place(string temporary, string path)
+    {
+        long replaced = File.Exists(path) ? new FileInfo(path).Length : 0;
+        File.Move(temporary, path, overwrite: true);
+        Release(replaced);
+    }
+
+    private Exception NotWritten(Exception error, string temporary, long reserved)
+    {
+        Release(reserved);
+        Discard(temporary);
+        return FileSystem.IsFull(error) ? Full("the disk of the work directory is full", error) : error is IOException or UnauthorizedAccessException
+            ? new StageFailedException(FailureClass.Transient, $"the work directory cannot be written: {error.Message}", inner: error)
+            : error;
     }
 
     private void Reserve(ImageId image, long bytes)
@@ -203,7 +290,7 @@ public sealed class DirectoryBlobStore : IBlobStore
     private long Count()
     {
         long sum = 0;
-        foreach (var file in Files().Where(file => !file.Name.EndsWith(Temporary, StringComparison.Ordinal)))
+        foreach (var file in Files().Where(file => !IsTemporary(file)))
         {
             try
             {
@@ -247,8 +334,8 @@ public sealed class DirectoryBlobStore : IBlobStore
 
     private long Held(ImageId image)
     {
-        var folder = new DirectoryInfo(PathOf(image.Value));
-        return !folder.Exists ? 0 : folder.EnumerateFiles().Where(file => !file.Name.EndsWith(Temporary, StringComparison.Ordinal)).Sum(file => file.Length);
+        var folder = new DirectoryInfo(Path.Combine(_root, image.Value));
+        return !folder.Exists ? 0 : folder.EnumerateFiles().Where(file => IsOurs(file) && !IsTemporary(file)).Sum(file => file.Length);
     }
 
     private void Release(long bytes)

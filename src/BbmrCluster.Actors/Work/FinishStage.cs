@@ -156,7 +156,7 @@ internal sealed class FinishStage(StageContext context)
             {
                 context.Cancellation.ThrowIfCancellationRequested();
                 PixelBuffer? decoded = reader.ReadNext();
-                if (exact && (decoded is null || DirectoryBlobStore.Hash(decoded.Data) != _final[strip].Hash))
+                if (exact && (decoded is null || BlobNames.Hash(decoded.Data) != _final[strip].Hash))
                     throw Unverified(temporary, $"strip {strip} differs");
             }
         }

@@ -21,7 +21,7 @@ public sealed class StageRunner(IEngineFactory engines, IBlobStore blobs, StageR
     /// <inheritdoc/>
     public DeviceCounts Run(LeaseWork work, Action<StageReport> report, CancellationToken cancellation)
     {
-        var context = new StageContext(work, blobs, options.Scratch, () => Engine(work.Job.Engine), report, cancellation);
+        using var context = new StageContext(work, blobs, options.Scratch, () => Engine(work.Job.Engine), report, cancellation);
         try
         {
             cancellation.ThrowIfCancellationRequested();
@@ -101,9 +101,11 @@ public sealed class StageRunner(IEngineFactory engines, IBlobStore blobs, StageR
 }
 
 /// <summary>A lease with all that its stage may use.</summary>
-internal sealed class StageContext(LeaseWork work, IBlobStore blobs, string scratch, Func<IEngine> engine, Action<StageReport> report, CancellationToken cancellation)
+internal sealed class StageContext(LeaseWork work, IBlobStore blobs, string scratch, Func<IEngine> engine, Action<StageReport> report, CancellationToken cancellation) : IDisposable
 {
     private static readonly TimeSpan Heartbeat = TimeSpan.FromSeconds(2);
+
+    private readonly Lazy<string> _scratch = new(() => Directory.CreateDirectory(Path.Combine(scratch, "lease-" + Guid.NewGuid().ToString("N"))).FullName);
 
     public LeaseWork Work => work;
 
@@ -119,7 +121,8 @@ internal sealed class StageContext(LeaseWork work, IBlobStore blobs, string scra
 
     public IBlobStore Blobs => blobs;
 
-    public string Scratch => scratch;
+    /// <summary>A folder of this lease alone, which goes with it: copies of blobs do not pile up.</summary>
+    public string Scratch => _scratch.Value;
 
     public CancellationToken Cancellation => cancellation;
 
@@ -166,6 +169,21 @@ internal sealed class StageContext(LeaseWork work, IBlobStore blobs, string scra
         T result = task.GetAwaiter().GetResult();
         cancellation.ThrowIfCancellationRequested();
         return result;
+    }
+
+    /// <summary>Deletes the lease's scratch folder.</summary>
+    public void Dispose()
+    {
+        if (!_scratch.IsValueCreated)
+            return;
+        try
+        {
+            Directory.Delete(_scratch.Value, recursive: true);
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            // The next start sweeps it.
+        }
     }
 
     /// <summary>As <see cref="Busy{T}"/> without a result.</summary>

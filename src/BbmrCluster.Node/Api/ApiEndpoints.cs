@@ -42,10 +42,15 @@ internal static class ApiEndpoints
         }));
     }
 
-    public static void Map(WebApplication app)
+    /// <summary>Admits whoever may command the cluster, to all but the health checks, and turns errors into problems.</summary>
+    public static void Guard(WebApplication app)
     {
         app.Use(ProblemsAsync);
         app.Use(AdmittedAsync);
+    }
+
+    public static void Map(WebApplication app)
+    {
         app.MapOpenApi();
         RouteGroupBuilder v1 = app.MapGroup("/v1").ProducesProblem(400).ProducesProblem(401).ProducesProblem(503);
         RouteGroupBuilder jobs = v1.MapGroup("/jobs").WithTags("jobs");

@@ -73,7 +73,7 @@ public sealed class ClusterNode : IAsyncDisposable
         try
         {
             VipsRuntime.UseTemporaryDirectory(work.Temporary);
-            var blobs = new DirectoryBlobStore(options.Store, new DirectoryBlobStoreOptions(options.MaxWork, Exclusive: false));
+            IBlobStore blobs = options.Store.Open(options);
             var engines = new EngineFactory(new ModelCatalog(options.Models));
             if (options.IsWorker || options.IsApi)
                 _ = engines.WeightHashes(EngineSettings.Default);
@@ -86,7 +86,7 @@ public sealed class ClusterNode : IAsyncDisposable
                 // Signals are the command line's business.
                 .AddSingleton<IHostLifetime, NoLifetime>()
                 .Configure<HostOptions>(hosting => hosting.ShutdownTimeout = options.Drain + TimeSpan.FromSeconds(60))
-                .AddSingleton(options).AddSingleton<IBlobStore>(blobs).AddSingleton(engines).AddSingleton<NodeHealth>();
+                .AddSingleton(options).AddSingleton(blobs).AddSingleton(engines).AddSingleton<NodeHealth>();
             if (options.IsApi)
                 ApiEndpoints.AddServices(builder.Services);
             AddActors(builder.Services, options, work, blobs, engines);
@@ -156,17 +156,24 @@ public sealed class ClusterNode : IAsyncDisposable
             return ((HostApplicationBuilder)builder).Build();
         WebApplication app = web.Build();
         HealthEndpoints.Map(app);
-        if (app.Services.GetRequiredService<NodeOptions>().IsApi)
+        NodeOptions options = app.Services.GetRequiredService<NodeOptions>();
+        if (options.IsApi || options.ServesStore)
+            ApiEndpoints.Guard(app);
+        if (options.IsApi)
             ApiEndpoints.Map(app);
+        if (options.ServesStore)
+            StoreEndpoints.Map(app, (DirectoryBlobStore)app.Services.GetRequiredService<IBlobStore>());
         return app;
     }
 
-    private static void AddActors(IServiceCollection services, NodeOptions options, WorkDirectory work, DirectoryBlobStore blobs, EngineFactory engines)
+    private static void AddActors(IServiceCollection services, NodeOptions options, WorkDirectory work, IBlobStore blobs, EngineFactory engines)
     {
         CoordinationSettings settings = new CoordinationSettings
         {
             OpenImages = options.OpenImages,
             DeleteBlobs = blobs.DeleteImage,
+            StoredImages = options.Janitor > TimeSpan.Zero ? blobs.Images : null,
+            JanitorInterval = options.Janitor > TimeSpan.Zero ? options.Janitor : TimeSpan.FromMinutes(10),
             WriteBlob = (image, label, content) => blobs.Write(image, label, 1, content),
             DrainTime = options.Drain,
         }.Validate();

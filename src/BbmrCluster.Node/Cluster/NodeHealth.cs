@@ -2,6 +2,7 @@ using System.Diagnostics;
 using Akka.Actor;
 using Akka.Cluster;
 using BbmrCluster.Actors.Journal;
+using BbmrCluster.Actors.Work;
 using BbmrCluster.Networks.Engine;
 using BbmrCluster.Rescaling;
 using Microsoft.AspNetCore.Builder;
@@ -21,7 +22,8 @@ public sealed record HealthCheck(string Name, bool Ok, string Detail, double Sec
 /// <param name="options">The node's options.</param>
 /// <param name="system">Its actors.</param>
 /// <param name="engines">Its networks.</param>
-public sealed class NodeHealth(NodeOptions options, ActorSystem system, EngineFactory engines)
+/// <param name="blobs">Its way to intermediate results.</param>
+public sealed class NodeHealth(NodeOptions options, ActorSystem system, EngineFactory engines, IBlobStore blobs)
 {
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(3);
 
@@ -46,7 +48,7 @@ public sealed class NodeHealth(NodeOptions options, ActorSystem system, EngineFa
         }
         if (options.IsWorker || options.IsApi)
             checks.Add(("models", _ => Task.FromResult($"{engines.WeightHashes(EngineSettings.Default).Count} files of {EngineSettings.Default.Network}")));
-        checks.Add(("store", _ => Task.FromResult(Store())));
+        checks.Add(("store", _ => Task.FromResult(blobs.Check())));
         return await Task.WhenAll(checks.Select(check => RunAsync(check.Name, check.Try, cancellation)));
     }
 
@@ -80,14 +82,6 @@ public sealed class NodeHealth(NodeOptions options, ActorSystem system, EngineFa
         if (!cluster.State.Members.Except(cluster.State.Unreachable).Any(member => member.HasRole("coordinator")))
             throw new InvalidOperationException("no coordinator can be reached");
         return $"{cluster.State.Members.Count} members{(unreachable == 0 ? "" : $", {unreachable} of them unreachable")}";
-    }
-
-    private string Store()
-    {
-        Directory.CreateDirectory(options.Store);
-        string probe = Path.Combine(options.Store, $".ready-{Environment.ProcessId}-{Guid.NewGuid():n}.tmp");
-        File.Create(probe, 1, FileOptions.DeleteOnClose).Dispose();
-        return options.Store;
     }
 }
 

@@ -91,11 +91,14 @@ public sealed record NodeOptions
     /// <summary>Local folder of this node alone: lock, temporary files, SQLite journal.</summary>
     public required string Work { get; init; }
 
-    /// <summary>Folder of intermediate results, the same for all nodes.</summary>
-    public required string Store { get; init; }
+    /// <summary>Where intermediate results lie; the same for all nodes, whichever way they reach it.</summary>
+    public required StoreLocation Store { get; init; }
 
-    /// <summary>Most bytes of intermediate results; null for half of the free space.</summary>
+    /// <summary>Most bytes of intermediate results; null for half of the free space of a folder, and for any number in a bucket.</summary>
     public long? MaxWork { get; init; }
+
+    /// <summary>How often intermediate results that nobody needs any more are looked for; zero for never.</summary>
+    public TimeSpan Janitor { get; init; } = TimeSpan.FromMinutes(10);
 
     /// <summary>Folder of weights; null for the program's own.</summary>
     public string? Models { get; init; }
@@ -127,6 +130,9 @@ public sealed record NodeOptions
     /// <summary>The version that was built.</summary>
     public static string ProgramVersion { get; } =
         typeof(NodeOptions).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion.Split('+')[0] ?? "0.0.0";
+
+    /// <summary>Whether it serves its folder of intermediate results to nodes that do not see it. Never to whoever asks: beyond this machine a token is needed.</summary>
+    public bool ServesStore => Store is StoreLocation.Folder && (IsCoordinator || IsApi) && Http is not null && (Token is not null || Http.IsLoopback || Insecure);
 
     /// <summary>Roles in the cluster.</summary>
     public IReadOnlyList<string> Roles => [.. new[] { (IsCoordinator, "coordinator"), (IsWorker, "worker"), (IsApi, "api") }.Where(role => role.Item1).Select(role => role.Item2)];

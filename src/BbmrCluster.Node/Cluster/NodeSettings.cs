@@ -47,8 +47,13 @@ public static partial class NodeSettings
         new("journal_password_file", "FILE", "File that holds the password of the PostgreSQL user"),
         new("create_schema", "true|false", "Make the journal's tables at start when they are not there (default: true)"),
         new("work", "DIR", "Local folder of this node alone (default: bbmr-node in the current folder)"),
-        new("store", "DIR", "Folder of intermediate results, shared by all nodes (default: blobs in the work folder)"),
-        new("max_work", "BYTES", "Most bytes of intermediate results (default: half of the free space)"),
+        new("store", "DIR|URL", "Intermediate results of the cluster: a folder that all nodes see, http://HOST:PORT of a node that has it, or s3://BUCKET/PREFIX (default: blobs in the work folder)"),
+        new("s3_endpoint", "URL", "Server of the bucket, when it is not Amazon's"),
+        new("s3_region", "REGION", "Region of the bucket (default: AWS_REGION, with s3_endpoint us-east-1)"),
+        new("s3_path_style", "true|false", "Name the bucket in the path, not in the host (default: true with s3_endpoint)"),
+        new("s3_credentials_file", "FILE", "Credentials file of AWS, profile default (default: AWS_ACCESS_KEY_ID and the other usual ways)"),
+        new("max_work", "BYTES", "Most bytes of intermediate results (default: half of the free space of a folder, any number in a bucket)"),
+        new("janitor_minutes", "M", "How often the coordinators look for intermediate results that nobody needs any more, 0 for never (default: 10)"),
         new("models", "DIR", "Folder of weights (default: models beside the program)"),
         new("data", "DIR,DIR", "Folders in which inputs and outputs of jobs must lie (default: anywhere, on loopback only)"),
         new("devices", "DEVICE,...", "Devices of a worker: auto, cpu, cuda:0, ... (default: auto)"),
@@ -72,7 +77,7 @@ public static partial class NodeSettings
             commandLine.TryGetValue(setting.Key, out string? given) ? (given, setting.Option)
             : environment(setting.Variable) is { Length: > 0 } variable ? (variable, setting.Variable)
             : fromFile.TryGetValue(setting.Key, out string? written) ? (written, $"{setting.Key} in {file}")
-            : null);
+            : null, environment);
         return reader.Read();
     }
 
@@ -124,8 +129,14 @@ public static partial class NodeSettings
     [GeneratedRegex("^[a-z0-9-]{1,64}$")]
     private static partial Regex NamePattern();
 
+    [GeneratedRegex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+    private static partial Regex BucketPattern();
+
+    [GeneratedRegex("^([A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*)?$")]
+    private static partial Regex PrefixPattern();
+
     /// <summary>Collects problems while it reads.</summary>
-    private sealed class Reader(Func<NodeSetting, (string Text, string Source)?> find)
+    private sealed class Reader(Func<NodeSetting, (string Text, string Source)?> find, Func<string, string?> environment)
     {
         private readonly List<string> _problems = [];
 
@@ -187,9 +198,9 @@ public static partial class NodeSettings
             if (!NamePattern().IsMatch(name))
                 _problems.Add($"{Source("name")}: '{name}' is not a name of 1 to 64 characters of a-z, 0-9 and '-'.");
             string work = Path.GetFullPath(Get("work") ?? "bbmr-node");
-            string store = Path.GetFullPath(Get("store") ?? Path.Combine(work, "blobs"));
             if (Get("store") is null && seeds.Exists(seed => seed != reached))
-                _problems.Add("Nodes of a cluster share a folder of intermediate results: name it as store (BBMR_STORE).");
+                _problems.Add("Nodes of a cluster share a store of intermediate results: name it as store (BBMR_STORE).");
+            StoreLocation store = Store(Get("store") ?? Path.Combine(work, "blobs"), http, token, insecure);
             string? models = Get("models");
             if (models is not null && !Directory.Exists(models))
                 _problems.Add($"{Source("models")}: there is no folder {models}.");
@@ -220,6 +231,7 @@ public static partial class NodeSettings
                 Work = work,
                 Store = store,
                 MaxWork = Bytes("max_work"),
+                Janitor = TimeSpan.FromMinutes(Whole("janitor_minutes", 0, 10_080, 10)),
                 Models = models,
                 Data = data,
                 Devices = devices,
@@ -286,6 +298,55 @@ public static partial class NodeSettings
             _problems.Add($"{Source(key)}: '{text}' is not an amount of bytes such as 500000000, 20G or 1.5TB.");
             return null;
         }
+
+        private StoreLocation Store(string text, HostPort? http, string? token, bool insecure)
+        {
+            string source = Source("store");
+            bool isUrl = text.Contains("://", StringComparison.Ordinal);
+            if (!text.StartsWith("s3://", StringComparison.Ordinal))
+            {
+                foreach (string key in (string[])["s3_endpoint", "s3_region", "s3_path_style", "s3_credentials_file"])
+                {
+                    if (Get(key) is not null)
+                        _problems.Add($"{Source(key)}: the store {text} is no bucket; name one as s3://BUCKET/PREFIX.");
+                }
+                if (!isUrl)
+                    return new StoreLocation.Folder(Path.GetFullPath(text));
+                if (Url(text) is not { } address || address.AbsolutePath != "/")
+                {
+                    _problems.Add($"{source}: '{text}' is neither a folder nor http://HOST:PORT nor s3://BUCKET/PREFIX.");
+                    return new StoreLocation.Folder(text);
+                }
+                var server = new HostPort(address.Host.Trim('[', ']'), address.Port);
+                if (server == http)
+                    _problems.Add($"{source}: {text} is this node itself; name the folder.");
+                if (!server.IsLoopback && !insecure)
+                {
+                    if (address.Scheme == "http")
+                        _problems.Add($"{source}: the token and all pixels would travel to {server} unencrypted: name https:// of a proxy before it, or allow it with --insecure.");
+                    if (token is null)
+                        _problems.Add($"{source}: {server} wants the token of the cluster: set it (BBMR_TOKEN or token_file), or allow to go without with --insecure.");
+                }
+                return new StoreLocation.Server(address);
+            }
+
+            string[] parts = text["s3://".Length..].TrimEnd('/').Split('/', 2);
+            string prefix = parts.Length == 2 ? parts[1] : "";
+            if (!BucketPattern().IsMatch(parts[0]) || !PrefixPattern().IsMatch(prefix))
+                _problems.Add($"{source}: '{text}' is not s3://BUCKET/PREFIX with a bucket of 3 to 63 characters of a-z, 0-9, '.' and '-', and a prefix of letters, digits, '-', '_', '.' and '/'.");
+            Uri? endpoint = Get("s3_endpoint") is { } named ? Url(named) : null;
+            if (Get("s3_endpoint") is not null && endpoint is null)
+                _problems.Add($"{Source("s3_endpoint")}: '{Get("s3_endpoint")}' is not http(s)://HOST:PORT.");
+            if (endpoint is { Scheme: "http" } && !new HostPort(endpoint.Host.Trim('[', ']'), 0).IsLoopback && !insecure)
+                _problems.Add($"{Source("s3_endpoint")}: all pixels would travel to {endpoint.Host} unencrypted: name it as https://, or allow it with --insecure.");
+            string? region = Get("s3_region") ?? environment("AWS_REGION") ?? (endpoint is null ? null : "us-east-1");
+            if (region is null)
+                _problems.Add($"{source}: a bucket at Amazon needs its region: name it as s3_region (BBMR_S3_REGION or AWS_REGION).");
+            return new StoreLocation.Bucket(parts[0], prefix, endpoint, region ?? "", Flag("s3_path_style", endpoint is not null), Existing("s3_credentials_file"));
+        }
+
+        private static Uri? Url(string text) =>
+            Uri.TryCreate(text, UriKind.Absolute, out Uri? url) && url is { Scheme: "http" or "https", Host.Length: > 0, Query.Length: 0, Fragment.Length: 0, UserInfo.Length: 0 } ? url : null;
 
         private string? Existing(string key)
         {

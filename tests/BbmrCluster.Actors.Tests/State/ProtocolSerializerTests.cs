@@ -179,6 +179,7 @@ public sealed class ProtocolSerializerTests : IDisposable
         yield return new ImageCommands.OpenImage(Image, Archive, Run, Policy, Job);
         yield return new ImageCommands.StopImage(Image, true);
         yield return new ImageCommands.AcknowledgeOutcome(Image, Run);
+        yield return new ImageCommands.SweepImage(Image, true);
         yield return new ImageCommands.RequestLeases(Image, new WorkerId("w"), 2, ["cpu", "cuda"]);
         yield return new ImageCommands.RequestLeases(Image, new WorkerId("w"), 1, [], Second: true);
         yield return new LeaseReplies.LeaseGranted(Image, Lease, Work);
