@@ -44,7 +44,7 @@ public sealed class EmbeddedNode : IAsyncDisposable
         {
             VipsRuntime.UseTemporaryDirectory(work.Temporary);
             var blobs = new DirectoryBlobStore(work.Blobs, new DirectoryBlobStoreOptions(options.MaxWork));
-            var settings = new CoordinationSettings { OpenImages = 1, DeleteBlobs = blobs.DeleteImage };
+            var settings = new CoordinationSettings { OpenImages = 1, MostOpenImages = 1, DeleteBlobs = blobs.DeleteImage };
             var device = new DeviceSlot("device-0", () =>
             {
                 var runner = new StageRunner(engines, blobs, new StageRunnerOptions(work.Temporary));

@@ -9,12 +9,13 @@ using BbmrCluster.Benchmarks;
     ("bulk", "memory and recovery of an archive of many images, with stand-ins that answer at once [IMAGES]", BulkBenchmark.Run),
     ("memory", "peak memory of a coordinator and a worker for a photograph, and for it stacked twice " + Photograph.Usage, MemoryBenchmark.Run),
     ("overhead", "a photograph by a bare loop, an embedded node and a clustered node " + Photograph.Usage + " [--rounds N]", OverheadBenchmark.Run),
+    ("archive", "small real images through a cluster of processes: first run, second run, cost of each node [--photos FOLDER] [--folder FOLDER] [--images N] [--broken N] [--coordinators N] [--workers N] [--journal sqlite|postgres|CONNECTION]", ArchiveBenchmark.Run),
 ];
 
 if (args.Length > 0 && commands.FirstOrDefault(command => command.Name == args[0]) is { Run: { } run })
 {
     run(args[1..]);
-    return 0;
+    return Environment.ExitCode;
 }
 Console.Error.WriteLine("Measurements: dotnet run -c Release --project tests/BbmrCluster.Benchmarks -- COMMAND");
 foreach ((string name, string does, _) in commands)

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Numerics;
 using Akka.Actor;
 using Akka.Cluster.Sharding;
 using Akka.Event;
@@ -19,6 +20,8 @@ namespace BbmrCluster.Actors.Archives;
 /// </remarks>
 internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, ArchiveEvents.IArchiveEvent>, IWithTimers
 {
+    private static readonly TimeSpan ClosingsCount = TimeSpan.FromSeconds(5);
+
     private readonly ArchiveId _id;
     private readonly IActorRef _images, _index;
     private readonly CoordinationSettings _settings;
@@ -27,6 +30,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
     // What pages that are not closed said last in this run; kept when they leave.
     private readonly Dictionary<int, PageMessages.Changed> _said = [];
     private readonly ProgressRate _rate = new();
+    private readonly Queue<DateTimeOffset> _closings = new();
     private int _cursor, _serial, _idle;
     private bool _active, _stopping;
     private (ArchivePhase, DateTimeOffset)? _listed;
@@ -126,6 +130,14 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
             sender.Tell(new ArchiveReplies.ArchiveRefused(_id, command.Run, reason));
             return;
         }
+        if (command.Once && State.Run is { } current && current != command.Run)
+        {
+            if (State.Complete)
+                sender.Tell(new ArchiveReplies.ArchiveAccepted(_id, command.Run, State.Images));
+            // Another submission of the same is under way: it is waited for as long as its submitter is there.
+            if (State.Complete || _watchers.ContainsValue(current))
+                return;
+        }
         AddWatcher(sender, command.Run);
         Enqueue(state => state.Decide(command, Now), () =>
         {
@@ -138,7 +150,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
     private void Add(ArchiveCommands.AddItems command)
     {
         int page = State.PageSize == 0 ? 0 : command.First / State.PageSize;
-        if (State.Run != command.Run || State.Complete || page != State.StoredPages || command.Jobs.Count == 0)
+        if (State.Run != command.Run || State.Complete || State.Cancelled || page != State.StoredPages || command.Jobs.Count == 0)
             return;
         if (Page(page) is { } view)
             view.Ref.Tell(new PageMessages.Fill(command.First - State.First(page), command.Jobs, State.Count(page)));
@@ -151,6 +163,8 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
             return;
         if (!State.Complete)
         {
+            if (State.Cancelled)
+                return;
             foreach (var (watcher, wanted) in _watchers.Where(pair => pair.Value == run))
                 watcher.Tell(new ArchiveReplies.ItemsWanted(_id, wanted, State.First(State.StoredPages), State.Count(State.StoredPages)));
             return;
@@ -205,7 +219,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
             _cursor++;
         // While open images wait for room, more of them would wait as well.
         bool waiting = _said.Values.Any(page => page.Waiting is not null);
-        int left = _settings.OpenImages;
+        int left = Window();
         for (int number = _cursor; number < State.Pages && left > 0; number++)
         {
             if (State.ClosedPages.ContainsKey(number))
@@ -225,6 +239,14 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
         }
     }
 
+    // In steps, since every change is told to the pages.
+    private int Window()
+    {
+        while (_closings.TryPeek(out var at) && Now - at > ClosingsCount)
+            _closings.Dequeue();
+        return Math.Max(_settings.OpenImages, (int)Math.Min(BitOperations.RoundUpToPowerOf2((uint)_closings.Count), (uint)_settings.MostOpenImages));
+    }
+
     private void Changed(PageMessages.Changed changed)
     {
         if (!_pages.TryGetValue(changed.Page, out var page) || !page.Ref.Equals(Sender))
@@ -233,6 +255,9 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
             Leave(changed.Page);
         if (changed.Run == State.Run && changed.Retry == State.Retry && !State.ClosedPages.ContainsKey(changed.Page))
         {
+            int closed = changed.Counts.Closed - (_said.TryGetValue(changed.Page, out var before) ? before.Counts.Closed : changed.Counts.Closed);
+            for (int i = 0; i < Math.Min(closed, _settings.MostOpenImages); i++)
+                _closings.Enqueue(Now);
             _said[changed.Page] = changed;
             if (changed is { Open: 0, Pending: 0 })
             {

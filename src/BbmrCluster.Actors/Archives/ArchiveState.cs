@@ -52,9 +52,9 @@ internal sealed record ArchiveState
     /// <summary>Nothing is to be done before someone asks.</summary>
     public bool Ended => Finished || Cancelled;
 
-    public ArchivePhase Phase => !Complete ? ArchivePhase.Submitting
+    public ArchivePhase Phase => Cancelled ? ArchivePhase.Cancelled
+        : !Complete ? ArchivePhase.Submitting
         : Finished ? ArchivePhase.Finished
-        : Cancelled ? ArchivePhase.Cancelled
         : Paused ? ArchivePhase.Paused
         : ArchivePhase.Running;
 
@@ -69,7 +69,7 @@ internal sealed record ArchiveState
         : null;
 
     public IReadOnlyList<IArchiveEvent> Decide(ArchiveCommands.SubmitArchive command, DateTimeOffset now) =>
-        WhyNot(command) is not null || Run == command.Run ? []
+        WhyNot(command) is not null || Run == command.Run || (command.Once && Complete) ? []
         : Run is null ? [new Submitted(command.Run, command.Name, command.Policy, command.Images, command.PageSize, command.Digest, now)]
         : [new Reopened(command.Run, command.Name, command.Policy, now)];
 
@@ -86,7 +86,7 @@ internal sealed record ArchiveState
 
     /// <summary>Why a command cannot be carried out; null when it can, or changes nothing.</summary>
     public string? WhyNot(ArchiveControl control) =>
-        !Complete ? "its images are still coming in"
+        !Complete && control != ArchiveControl.Cancel ? "its images are still coming in"
         : control is ArchiveControl.Pause or ArchiveControl.Cancel && Finished ? "it is finished"
         : control is ArchiveControl.Pause or ArchiveControl.Resume && Cancelled ? "it is cancelled"
         : null;

@@ -21,13 +21,14 @@ internal sealed class ArchiveRunActor : ReceiveActor, IWithTimers
     private readonly ArchiveRun _run;
     private readonly IActorRef _archives;
     private readonly int _pageSize;
+    private readonly bool _once;
     private readonly RunId _id = RunId.New();
     private readonly HashSet<ImageId> _closed = [];
     private bool _accepted, _stopping;
 
-    public ArchiveRunActor(ArchiveSpec spec, ArchiveRun run, IActorRef archives, CoordinationSettings settings)
+    public ArchiveRunActor(ArchiveSpec spec, ArchiveRun run, IActorRef archives, CoordinationSettings settings, bool once)
     {
-        (_spec, _run, _archives, _pageSize) = (spec, run, archives, settings.PageSize);
+        (_spec, _run, _archives, _pageSize, _once) = (spec, run, archives, settings.PageSize, once);
         Receive<ArchiveReplies.ItemsWanted>(m => m.Run == _id, Send);
         Receive<ArchiveReplies.ArchiveAccepted>(m => m.Run == _id, _ =>
         {
@@ -36,7 +37,7 @@ internal sealed class ArchiveRunActor : ReceiveActor, IWithTimers
         });
         Receive<ArchiveReplies.ArchiveRefused>(m => m.Run == _id, m =>
         {
-            _run.Fail(new ArchiveRefusedException($"the archive {m.ArchiveId} is refused: {m.Reason}"));
+            _run.Fail(new ArchiveRefusedException($"the archive {m.ArchiveId} is refused: {m.Reason}", isOther: true));
             Context.Stop(Self);
         });
         Receive<ArchiveReplies.RunUnknown>(m => m.Run == _id, _ =>
@@ -92,6 +93,8 @@ internal sealed class ArchiveRunActor : ReceiveActor, IWithTimers
                 _run.Publish(new JobNotification.ImageFinished(image.Id, new ImageOutcome.Interrupted()));
         }
         _run.Publish(notification);
+        if (!_accepted)
+            _run.Fail(new ArchiveRefusedException($"the archive {_spec.Id} was cancelled while it was submitted"));
         Context.Stop(Self);
     }
 
@@ -125,7 +128,7 @@ internal sealed class ArchiveRunActor : ReceiveActor, IWithTimers
         if (_accepted)
             _archives.Tell(new ArchiveCommands.WatchArchive(_spec.Id, _id, AnyRun: false));
         else
-            _archives.Tell(new ArchiveCommands.SubmitArchive(_spec.Id, _id, _spec.Name, _spec.Policy, _spec.Images.Count, _pageSize, _spec.Digest));
+            _archives.Tell(new ArchiveCommands.SubmitArchive(_spec.Id, _id, _spec.Name, _spec.Policy, _spec.Images.Count, _pageSize, _spec.Digest, _once));
         if (_stopping)
             _archives.Tell(new ArchiveCommands.StopArchive(_spec.Id, _id));
     }

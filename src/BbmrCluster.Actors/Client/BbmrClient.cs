@@ -43,7 +43,13 @@ public sealed class ArchiveSpec
 }
 
 /// <summary>A submission or an operator's command cannot be carried out; the message is one sentence.</summary>
-public sealed class ArchiveRefusedException(string reason) : Exception(reason);
+/// <param name="reason">Why.</param>
+/// <param name="isOther">Another archive bears the id.</param>
+public sealed class ArchiveRefusedException(string reason, bool isOther = false) : Exception(reason)
+{
+    /// <summary>Whether another archive bears the id.</summary>
+    public bool IsOther => isOther;
+}
 
 /// <summary>Submits archives, tells what becomes of them and carries operators' wishes. Thread-safe; the same in embedded and cluster mode.</summary>
 public sealed class BbmrClient
@@ -65,11 +71,20 @@ public sealed class BbmrClient
     /// </summary>
     /// <returns>The run, once the journal holds the submission.</returns>
     /// <exception cref="ArchiveRefusedException">Another archive bears the id.</exception>
-    public async Task<ArchiveRun> SubmitAsync(ArchiveSpec spec, CancellationToken cancellation = default)
+    public Task<ArchiveRun> SubmitAsync(ArchiveSpec spec, CancellationToken cancellation = default) => SubmitAsync(spec, once: false, cancellation);
+
+    /// <summary>Submits an archive unless it is known already: then it stays as it is, whether it goes on, is paused or has ended.</summary>
+    /// <exception cref="ArchiveRefusedException">Another archive bears the id.</exception>
+    public async Task SubmitOnceAsync(ArchiveSpec spec, CancellationToken cancellation = default)
+    {
+        await using var run = await SubmitAsync(spec, once: true, cancellation);
+    }
+
+    private async Task<ArchiveRun> SubmitAsync(ArchiveSpec spec, bool once, CancellationToken cancellation)
     {
         var archives = await _registry.GetAsync<ArchiveCoordinatorKey>(cancellation);
         var run = new ArchiveRun(spec.Id);
-        run.Actor = _system.ActorOf(Props.Create(() => new ArchiveRunActor(spec, run, archives, _settings)));
+        run.Actor = _system.ActorOf(Props.Create(() => new ArchiveRunActor(spec, run, archives, _settings, once)));
         try
         {
             await run.Accepted.WaitAsync(cancellation);

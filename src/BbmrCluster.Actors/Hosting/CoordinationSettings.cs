@@ -5,8 +5,15 @@ namespace BbmrCluster.Actors.Hosting;
 /// <summary>How coordinators work. Every node of a cluster has the same.</summary>
 public sealed record CoordinationSettings
 {
-    /// <summary>Images of an archive that are open at once (default 4, at least 1).</summary>
+    /// <summary>Images of an archive that are open at once (default 4, at least 1); more where they are small, up to <see cref="MostOpenImages"/>.</summary>
     public int OpenImages { get; init; } = 4;
+
+    /// <summary>
+    /// As many images as were closed within the last 5 s are open at once, up to this number (default 128; <see cref="OpenImages"/>
+    /// where that is more). So small ones, and those that are done already, keep all workers busy; since they are through
+    /// so soon they take no more room than a few large ones.
+    /// </summary>
+    public int MostOpenImages { get; init; } = 128;
 
     /// <summary>Groups of strips that may be ahead of the first one not yet reconstructed (default 4, at least 1).</summary>
     public int ReconstructionWindow { get; init; } = 4;

@@ -21,7 +21,7 @@ internal static class FromWire
 
     public static object Message(string manifest, W.Message m) => manifest switch
     {
-        "as" => new ArchiveCommands.SubmitArchive(new(m.Archive), new(m.Run), m.Names[0], Policy(m.Policy, 0), m.Number, m.Number2, m.Names[1]),
+        "as" => new ArchiveCommands.SubmitArchive(new(m.Archive), new(m.Run), m.Names[0], Policy(m.Policy, 0), m.Number, m.Number2, m.Names[1], m.Flag),
         "ai" => new ArchiveCommands.AddItems(new(m.Archive), new(m.Run), m.Number, Items(m.Items)),
         "aw" => new ArchiveCommands.WatchArchive(new(m.Archive), new(m.Run), m.Flag),
         "ax" => new ArchiveCommands.StopArchive(new(m.Archive), new(m.Run)),

@@ -23,7 +23,7 @@ internal static class ToWire
     {
         ArchiveCommands.SubmitArchive m => new()
         {
-            Archive = m.ArchiveId.Value, Run = m.Run.Value, Names = { m.Name, m.Digest }, Policy = Policy(m.Policy), Number = m.Images, Number2 = m.PageSize,
+            Archive = m.ArchiveId.Value, Run = m.Run.Value, Names = { m.Name, m.Digest }, Policy = Policy(m.Policy), Number = m.Images, Number2 = m.PageSize, Flag = m.Once,
         },
         ArchiveCommands.AddItems m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value, Number = m.First, Items = Items(m.Jobs) },
         ArchiveCommands.WatchArchive m => new() { Archive = m.ArchiveId.Value, Run = m.Run.Value, Flag = m.AnyRun },

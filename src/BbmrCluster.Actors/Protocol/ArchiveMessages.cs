@@ -18,7 +18,8 @@ internal static class ArchiveCommands
     /// <param name="Images">Images in all.</param>
     /// <param name="PageSize">Images in a page, 1 to 1,000.</param>
     /// <param name="Digest">Hash of all image ids in order: another one under the same id is another archive, and is refused.</param>
-    public sealed record SubmitArchive(ArchiveId ArchiveId, RunId Run, string Name, WorkPolicy Policy, int Images, int PageSize, string Digest) : IWithArchiveId, IWireMessage;
+    /// <param name="Once">An archive that is there already stays in the run it is in, which is accepted for this one too.</param>
+    public sealed record SubmitArchive(ArchiveId ArchiveId, RunId Run, string Name, WorkPolicy Policy, int Images, int PageSize, string Digest, bool Once = false) : IWithArchiveId, IWireMessage;
 
     /// <summary>Some of the images that were asked for; small enough for one message.</summary>
     public sealed record AddItems(ArchiveId ArchiveId, RunId Run, int First, IReadOnlyList<ImageJob> Jobs) : IWithArchiveId, IWireMessage;

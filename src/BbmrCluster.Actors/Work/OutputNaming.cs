@@ -17,6 +17,18 @@ public sealed record RefusedInput(string DisplayName, string Reason, string Code
 /// <summary>What a command will work on, in the order in which it will.</summary>
 public sealed record OutputPlan(IReadOnlyList<PlannedImage> Images, IReadOnlyList<RefusedInput> Refused);
 
+/// <summary>
+/// Inputs from a list. One that is missing is taken too and fails when its turn comes, so that it is recorded with the
+/// others and can be tried again. The tree is kept: of inputs below the root from there, of others the whole path.
+/// </summary>
+/// <param name="Root">Absolute path of the folder that holds the list.</param>
+/// <param name="Paths">Absolute and normal paths of files and folders.</param>
+public sealed record InputList(string Root, IReadOnlyList<string> Paths)
+{
+    internal string PlaceOf(string folder) =>
+        folder == Root ? "" : folder.StartsWith(Root.TrimEnd('/') + '/', StringComparison.Ordinal) ? Path.GetRelativePath(Root, folder) : folder.TrimStart('/');
+}
+
 /// <summary>Names of outputs. Deterministic: the same folder gives the same plan in the same order.</summary>
 public static class OutputNaming
 {
@@ -39,7 +51,8 @@ public static class OutputNaming
     /// <param name="kind">What is done.</param>
     /// <param name="imageExtension">Extension of reconstructed images without the dot, e.g. "png".</param>
     /// <param name="recursive">Descend into folders of folders.</param>
-    public static OutputPlan Plan(IReadOnlyList<string> inputs, string outputDirectory, JobKind kind, string imageExtension, bool recursive)
+    /// <param name="listed">More inputs, from a list.</param>
+    public static OutputPlan Plan(IReadOnlyList<string> inputs, string outputDirectory, JobKind kind, string imageExtension, bool recursive, InputList? listed = null)
     {
         var refused = new List<RefusedInput>();
         var found = new List<Input>();
@@ -54,6 +67,13 @@ public static class OutputNaming
                 found.Add(new Input(full, input, ""));
             else
                 refused.Add(new RefusedInput(input, "no such file or folder", "not_found"));
+        }
+        foreach (string input in listed?.Paths ?? [])
+        {
+            if (Directory.Exists(input))
+                walk.Folder(input, input, listed!.PlaceOf(input));
+            else
+                found.Add(new Input(input, input, listed!.PlaceOf(Path.GetDirectoryName(input) ?? "/")));
         }
 
         var images = new List<PlannedImage>();
@@ -128,13 +148,13 @@ public static class OutputNaming
     {
         private readonly HashSet<(uint, uint, ulong)> _visited = [];
 
-        public void Folder(string given, string full)
+        public void Folder(string given, string full, string below = "")
         {
             // A folder given twice, or below another one given, counts once.
             if (FileSystem.Identity(full) is { } identity && _visited.Contains(identity))
                 return;
             int before = found.Count + refused.Count;
-            Descend(given, full, "");
+            Descend(given, full, below);
             if (found.Count + refused.Count == before)
                 refused.Add(new RefusedInput(given, kind == JobKind.Upscale ? "holds no container" : "holds no picture", "empty"));
         }

@@ -16,7 +16,7 @@ internal static class ClusterCommands
         var inputs = new Argument<string[]>("INPUT") { Description = "Photographs (containers for an upscale), or folders of them, as the cluster's nodes see them", Arity = ArgumentArity.ZeroOrMore };
         var kind = new Option<string>("--kind") { Description = "What is done", HelpName = "rescale|downscale|upscale", DefaultValueFactory = _ => "rescale" };
         kind.AcceptOnlyFromAmong("rescale", "downscale", "upscale");
-        var manifest = new Option<string?>("--manifest") { Description = "Text file with one input a line", HelpName = "FILE" };
+        var manifest = new Option<string?>("--manifest") { Description = "Text file with one input a line; below the output folder they keep their place under the folder of the list", HelpName = "FILE" };
         var name = new Option<string?>("--name") { Description = "What the job is called (default: the first input)", HelpName = "NAME" };
         var priority = new Option<int>("--priority") { Description = "Importance, 0 to 9 (default: 0)", HelpName = "N", CustomParser = Amounts.Whole(0, 9, "a priority") };
         var key = new Option<string?>("--key") { Description = "Idempotency key: repeating the command with it gives the job that is there already", HelpName = "KEY" };
@@ -55,7 +55,10 @@ internal static class ClusterCommands
                 foreach (JsonElement one in refused.EnumerateArray())
                     services.Terminal.Problem($"{Text(one, "input")}: {Text(one, "error")}");
             }
-            return parsed.GetValue(wait) ? await WatchAsync(client, Text(job, "id"), services) : ExitCodes.Done;
+            int notTaken = (int)(Number(job, "refused_count") ?? 0), untold = notTaken - (refused.ValueKind == JsonValueKind.Array ? refused.GetArrayLength() : 0);
+            if (untold > 0)
+                services.Terminal.Problem(string.Create(CultureInfo.InvariantCulture, $"and {untold} more inputs that are not taken"));
+            return parsed.GetValue(wait) ? await WatchAsync(client, Text(job, "id"), services, notTaken) : ExitCodes.Of(1, notTaken);
         });
         return command;
     }
@@ -180,7 +183,7 @@ internal static class ClusterCommands
         return command;
     }
 
-    private static async Task<int> WatchAsync(ApiClient client, string job, CommandServices services)
+    private static async Task<int> WatchAsync(ApiClient client, string job, CommandServices services, int notTaken = 0)
     {
         Terminal terminal = services.Terminal;
         CancellationToken stop = services.Interruption.Graceful();
@@ -211,7 +214,7 @@ internal static class ClusterCommands
                         terminal.Result($"{name}: {Text(one, "state")}{(Text(one, "error") is { Length: > 0 } error ? $": {error}" : "")}");
                         break;
                     case "job_finished":
-                        return Ended(one, terminal);
+                        return Ended(one, terminal, notTaken);
                 }
             }
         }
@@ -224,12 +227,12 @@ internal static class ClusterCommands
         throw new UserErrorException($"The server ended the connection; the job goes on ('bbmr watch {job}' shows it again).");
     }
 
-    private static int Ended(JsonElement end, Terminal terminal)
+    private static int Ended(JsonElement end, Terminal terminal, int notTaken)
     {
         int Count(string field) => (int)(Number(end, field) ?? 0);
         string unfinished = Count("unfinished") > 0 ? $", {Count("unfinished")} given up" : "";
         terminal.Message($"{Count("done")} done, {Count("skipped")} skipped, {Count("failed")} failed{unfinished}");
-        return ExitCodes.Of(Count("done") + Count("skipped"), Count("failed") + Count("unfinished"));
+        return ExitCodes.Of(Count("done") + Count("skipped"), Count("failed") + Count("unfinished") + notTaken);
     }
 
     private static void ShowJob(Terminal terminal, JsonElement job)

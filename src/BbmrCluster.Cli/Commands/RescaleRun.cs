@@ -7,7 +7,6 @@ using BbmrCluster.Cli.Output;
 using BbmrCluster.Networks;
 using BbmrCluster.Networks.Engine;
 using BbmrCluster.Node;
-using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Cli.Commands;
 
@@ -31,7 +30,7 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
     {
         OutputPlan plan = OutputNaming.Plan(inputs, values.Output, kind, values.Format == "jpeg" ? "jpg" : values.Format, values.Recursive);
         foreach (RefusedInput refused in plan.Refused)
-            Settle(new ImageLine(refused.DisplayName, "failed") { Code = refused.Code, Error = refused.Reason });
+            Settle(refused);
 
         NativeRuntime.Apply();
         var engines = new EngineFactory();
@@ -55,43 +54,20 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
     private List<ImageJob> MakeJobs(OutputPlan plan, EngineFactory engines)
     {
         var jobs = new List<ImageJob>(plan.Images.Count);
-        var hashes = new Dictionary<EngineSettings, IReadOnlyDictionary<string, string>>();
-        string allocator = Allocators.Parse(values.Allocator).Name;
+        var maker = new JobMaker(engines, new JobParameters(kind, values.Engine, values.Allocator, values.Rate, values.Limits, Measure, values.Force, AllowOtherWeights));
         foreach (PlannedImage image in plan.Images)
         {
-            try
+            if (maker.TryMake(image, out ImageJob? job, out RefusedInput? refused))
             {
-                EngineSettings engine = engines.Resolve(kind == JobKind.Upscale ? EngineOf(image.Source) : values.Engine);
-                if (!hashes.TryGetValue(engine, out IReadOnlyDictionary<string, string>? weights))
-                    hashes[engine] = weights = engines.WeightHashes(engine);
-                var job = new ImageJob(new ImageId("unnamed"), kind, image.Source, image.DisplayName, image.Outputs, engine, engines.DeviceClass(engine),
-                    weights, allocator, values.Rate, Measure, values.Force, values.Limits, AllowOtherWeights);
-                job = job with { Id = JobIdentity.Of(job) };
                 jobs.Add(job);
                 _open.Add(job.Id, job);
             }
-            catch (Exception e) when (kind == JobKind.Upscale && e is ContainerException or IOException or UnauthorizedAccessException)
+            else
             {
-                string reason = e is ContainerException container ? container.Reason : e.Message;
-                Settle(new ImageLine(image.DisplayName, "failed") { Code = "refused", Error = reason });
-            }
-            catch (EngineUnavailableException e) when (kind == JobKind.Upscale)
-            {
-                // Each container names its own networks.
-                Settle(new ImageLine(image.DisplayName, "failed") { Code = "weights", Error = e.Message });
+                Settle(refused);
             }
         }
         return jobs;
-    }
-
-    // An upscale takes networks and scales from the container; the machine's own matters come from the command line.
-    private EngineSettings EngineOf(string container)
-    {
-        using ContainerReader reader = ContainerReader.Open(container, values.Limits);
-        ContainerHeader header = reader.Header;
-        // With other weights allowed, those that are here decide whether the joint part is a trained one.
-        string joint = EngineFactory.JointOf(header) is var pinned && AllowOtherWeights && pinned is "trained" ? "auto" : pinned;
-        return values.Engine with { Network = header.Network, Scorer = "none", Downscaler = header.Downscaler, Scales = header.Scales, Joint = joint };
     }
 
     private void PrepareOutput()
@@ -177,6 +153,8 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
         message.StartsWith(job.Source + ": ", StringComparison.Ordinal) ? message[(job.Source.Length + 2)..]
         : message.StartsWith(job.DisplayName + ": ", StringComparison.Ordinal) ? message[(job.DisplayName.Length + 2)..]
         : message;
+
+    private void Settle(RefusedInput refused) => Settle(new ImageLine(refused.DisplayName, "failed") { Code = refused.Code, Error = refused.Reason });
 
     private void Settle(ImageLine line)
     {

@@ -15,12 +15,14 @@ using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.AspNetCore.Routing;
 using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
 
 namespace BbmrCluster.Node.Api;
 
 /// <summary>The HTTP API of a cluster under /v1, described by /openapi/v1.json.</summary>
 internal static class ApiEndpoints
 {
+    private const int MostRefused = 1000;
     private static readonly TimeSpan Silence = TimeSpan.FromSeconds(10);
 
     public static void AddServices(IServiceCollection services)
@@ -73,7 +75,7 @@ internal static class ApiEndpoints
 
     internal static ProblemHttpResult Problem(int status, string title, string detail) => TypedResults.Problem(detail, statusCode: status, title: title);
 
-    private static async Task<Results<Accepted<JobStatus>, ProblemHttpResult>> SubmitAsync(JobRequest request, HttpContext context, BbmrClient client, JobPlanner planner, CancellationToken stop)
+    private static async Task<Results<Accepted<JobStatus>, ProblemHttpResult>> SubmitAsync(JobRequest request, HttpContext context, BbmrClient client, JobPlanner planner, IHostApplicationLifetime lifetime, CancellationToken stop)
     {
         string? key = context.Request.Headers["Idempotency-Key"] is [{ Length: > 0 } given] ? given : null;
         if (key?.Length > 255)
@@ -88,34 +90,30 @@ internal static class ApiEndpoints
         ArchiveId? id = key is null ? null : new ArchiveId("k" + Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(key)))[..31]);
         string name = request.Name.Length > 0 ? request.Name : Path.GetFileName((request.Inputs.Count > 0 ? request.Inputs[0] : request.Manifest!).TrimEnd('/'));
         var spec = new ArchiveSpec(images, new WorkPolicy(new Priority(request.Priority), request.Attempts, rule), name, id);
-        RefusedInputModel[] notTaken = [.. refused.Select(one => new RefusedInputModel(one.DisplayName, one.Code, one.Reason))];
-        if (key is null || await client.FindAsync(spec.Id, stop) is not { Phase: not ArchivePhase.Submitting } known)
+        RefusedInputModel[] notTaken = [.. refused.Take(MostRefused).Select(one => new RefusedInputModel(one.DisplayName, one.Code, one.Reason))];
+        try
         {
-            try
+            // Also when the client goes away: half of a submission is of no use to anyone.
+            CancellationToken ending = lifetime.ApplicationStopping;
+            if (key is not null)
             {
-                await using ArchiveRun run = await client.SubmitAsync(spec, stop);
+                await client.SubmitOnceAsync(spec, ending);
             }
-            catch (ArchiveRefusedException) when (key is not null)
+            else
             {
-                return Problem(422, "Key used before", "This Idempotency-Key was used for a job over other images.");
+                await using ArchiveRun run = await client.SubmitAsync(spec, ending);
             }
         }
-        else if (known.Images != images.Count || !await SameImagesAsync(client, spec, stop))
+        catch (ArchiveRefusedException refusal) when (key is not null && refusal.IsOther)
         {
-            return Problem(422, "Key used before", "This Idempotency-Key was used for a job over other images.");
+            return Problem(422, "Key used before", "This Idempotency-Key was used for a job over other images or with other parameters.");
         }
         // The list of jobs hears of a new one a moment later.
         ArchiveOverview? overview = null;
         for (int i = 0; i < 50 && (overview = await client.FindAsync(spec.Id, stop)) is null; i++)
             await Task.Delay(100, stop);
         return overview is null ? Problem(503, "Cluster silent", "The job is taken, but the list of jobs does not know it yet.")
-            : TypedResults.Accepted($"/v1/jobs/{spec.Id}", JobStatus.Of(overview, notTaken.Length == 0 ? null : notTaken));
-    }
-
-    private static async Task<bool> SameImagesAsync(BbmrClient client, ArchiveSpec spec, CancellationToken stop)
-    {
-        IReadOnlyList<ArchiveItem>? there = await client.ItemsAsync(spec.Id, 0, 100, null, stop);
-        return there is not null && there.Select(item => item.ImageId).SequenceEqual(spec.Images.Take(there.Count).Select(image => image.Id));
+            : TypedResults.Accepted($"/v1/jobs/{spec.Id}", JobStatus.Of(overview) with { Refused = notTaken, RefusedCount = refused.Count });
     }
 
     private static async Task<Listing<JobStatus>> ListAsync(BbmrClient client, CancellationToken stop, string? state = null, int from = 0, int count = 100)
@@ -248,6 +246,7 @@ internal static class ApiEndpoints
     private static ProblemHttpResult? Explained(Exception error) => error switch
     {
         BadHttpRequestException bad => Problem(bad.StatusCode, "Malformed request", bad.InnerException is JsonException json ? json.Message : bad.Message),
+        ForbiddenPathException => Problem(403, "Path not allowed", error.Message),
         RequestRefusedException or EngineUnavailableException => Problem(422, "Job refused", error.Message),
         ArchiveRefusedException => Problem(409, "Not possible now", error.Message),
         AskTimeoutException or TimeoutException => Problem(503, "Cluster silent", "No coordinator answered in time; it may be starting or moving. Try again."),

@@ -19,7 +19,7 @@ public sealed record JobRequest
     public IReadOnlyList<string> Inputs { get; init; } = [];
 
     /// <summary>A text file with one input a line.</summary>
-    [Description("A text file with one input a line, relative ones below its own folder; in place of inputs or with them")]
+    [Description("A text file with one input a line, relative ones below its own folder; in place of inputs or with them. Below the output folder they keep their place under the folder of the manifest, others their whole path; missing files are taken and fail")]
     public string? Manifest { get; init; }
 
     /// <summary>Go into folders of folders.</summary>
@@ -109,13 +109,14 @@ public sealed record JobRequest
 /// <param name="Waiting">Why images wait, e.g. a full store; null when they do not.</param>
 /// <param name="SubmittedAt">When it was submitted.</param>
 /// <param name="FinishedAt">When it was finished or cancelled.</param>
-/// <param name="Refused">Inputs that were not taken; in the answer to a submission only.</param>
+/// <param name="Refused">Inputs that were not taken, at most 1,000 of them; in the answer to a submission only.</param>
+/// <param name="RefusedCount">How many were not taken; in the answer to a submission only.</param>
 public sealed record JobStatus(string Id, string Name, string State, int Priority, int Images, int Done, int Skipped, int Failed, int Open, double Progress, double? SecondsLeft,
-    string? Waiting, DateTimeOffset SubmittedAt, DateTimeOffset? FinishedAt, IReadOnlyList<RefusedInputModel>? Refused = null)
+    string? Waiting, DateTimeOffset SubmittedAt, DateTimeOffset? FinishedAt, IReadOnlyList<RefusedInputModel>? Refused = null, int? RefusedCount = null)
 {
     /// <summary>From the read model.</summary>
-    public static JobStatus Of(ArchiveOverview one, IReadOnlyList<RefusedInputModel>? refused = null) => new(one.Id.Value, one.Name, one.Phase.ToString().ToLowerInvariant(), one.Priority.Value,
-        one.Images, one.Done, one.Skipped, one.Failed, one.Open, one.Progress, one.RemainingSeconds, one.Waiting, one.SubmittedAt, one.FinishedAt, refused);
+    public static JobStatus Of(ArchiveOverview one) => new(one.Id.Value, one.Name, one.Phase.ToString().ToLowerInvariant(), one.Priority.Value,
+        one.Images, one.Done, one.Skipped, one.Failed, one.Open, one.Progress, one.RemainingSeconds, one.Waiting, one.SubmittedAt, one.FinishedAt);
 }
 
 /// <summary>An input that was not taken.</summary>

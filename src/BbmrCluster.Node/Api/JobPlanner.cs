@@ -1,4 +1,3 @@
-using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Work;
 using BbmrCluster.Imaging;
 using BbmrCluster.Networks.Engine;
@@ -11,6 +10,10 @@ namespace BbmrCluster.Node.Api;
 /// <param name="message">Why.</param>
 public sealed class RequestRefusedException(string message) : Exception(message);
 
+/// <summary>A request that names a file outside the folders that jobs may use; the message is one sentence.</summary>
+/// <param name="message">Which.</param>
+public sealed class ForbiddenPathException(string message) : Exception(message);
+
 /// <summary>Turns a request into images with all that decides their bytes.</summary>
 internal sealed class JobPlanner(NodeOptions options, EngineFactory engines)
 {
@@ -18,6 +21,7 @@ internal sealed class JobPlanner(NodeOptions options, EngineFactory engines)
     /// <param name="request">The request.</param>
     /// <param name="usualClass">Device class where the request names none; null for this node's own.</param>
     /// <exception cref="RequestRefusedException">Nothing can be done of it.</exception>
+    /// <exception cref="ForbiddenPathException">A path lies where it may not.</exception>
     /// <exception cref="EngineUnavailableException">No weights for it.</exception>
     public (IReadOnlyList<ImageJob> Jobs, IReadOnlyList<RefusedInput> Refused) Plan(JobRequest request, string? usualClass)
     {
@@ -31,38 +35,29 @@ internal sealed class JobPlanner(NodeOptions options, EngineFactory engines)
             throw new RequestRefusedException($"The rate {rate} does not lie between the scales {scales} as a divisor of {BlockGrid.DefaultBlockSize}.");
         if (request.MaxPixels < 1 || request.MaxSide < 1)
             throw new RequestRefusedException("max_pixels and max_side are at least 1.");
-        string output = Allowed(request.Output, "output");
-        List<string> inputs = [.. request.Inputs, .. Manifest(request.Manifest)];
-        if (inputs.Count == 0)
-            throw new RequestRefusedException("A job needs inputs or a manifest.");
+        var allowed = new AllowedFolders(options.Data);
+        string output = allowed.Checked(request.Output, "output");
+        List<string> inputs = [.. request.Inputs.Select(input => allowed.Checked(input, "input"))];
+        var refused = new List<RefusedInput>();
+        InputList? listed = Manifest(request.Manifest, allowed, refused);
+        if (inputs.Count + (listed?.Paths.Count ?? 0) + refused.Count == 0)
+            throw new RequestRefusedException(request.Manifest is null ? "A job needs inputs or a manifest." : $"The manifest {request.Manifest} names no input.");
 
-        OutputPlan plan = OutputNaming.Plan([.. inputs.Select(input => Allowed(input, "input"))], output, kind, format == "jpeg" ? "jpg" : format, request.Recursive);
-        var refused = plan.Refused.ToList();
+        OutputPlan plan = OutputNaming.Plan(inputs, output, kind, format == "jpeg" ? "jpg" : format, request.Recursive, listed);
+        refused.AddRange(plan.Refused);
         var wanted = new EngineSettings(request.Network, request.Scorer, request.Downscaler, scales, request.Precision, "auto", 0, 0, request.Joint);
-        string deviceClass = request.DeviceClass ?? usualClass ?? engines.DeviceClass(wanted);
-        var limits = new ImageLimits(request.MaxPixels, request.MaxSide);
+        var maker = new JobMaker(engines, new JobParameters(kind, wanted, allocator, rate, new ImageLimits(request.MaxPixels, request.MaxSide), request.Measure, request.Force, request.AllowOtherWeights),
+            request.DeviceClass ?? usualClass);
         var jobs = new List<ImageJob>(plan.Images.Count);
-        var weights = new Dictionary<EngineSettings, IReadOnlyDictionary<string, string>>();
         foreach (PlannedImage image in plan.Images)
         {
-            try
-            {
-                _ = Allowed(image.Source, "input");
-                EngineSettings engine = Resolved(kind == JobKind.Upscale ? OfContainer(wanted, image.Source, limits, request.AllowOtherWeights) : wanted, deviceClass);
-                if (!weights.TryGetValue(engine, out IReadOnlyDictionary<string, string>? hashes))
-                    weights[engine] = hashes = engines.WeightHashes(engine);
-                var job = new ImageJob(new ImageId("unnamed"), kind, image.Source, image.DisplayName, image.Outputs, engine, deviceClass, hashes, allocator, rate,
-                    request.Measure, request.Force, limits, request.AllowOtherWeights);
-                jobs.Add(job with { Id = JobIdentity.Of(job) });
-            }
-            catch (RequestRefusedException error)
-            {
-                refused.Add(new RefusedInput(image.DisplayName, error.Message, "not_allowed"));
-            }
-            catch (Exception error) when (kind == JobKind.Upscale && error is ContainerException or IOException or UnauthorizedAccessException)
-            {
-                refused.Add(new RefusedInput(image.DisplayName, error is ContainerException container ? container.Reason : error.Message, "refused"));
-            }
+            // Links below a folder may lead anywhere.
+            if (!allowed.Contain(image.Source))
+                refused.Add(new RefusedInput(image.DisplayName, allowed.Refusal, "not_allowed"));
+            else if (maker.TryMake(image, out ImageJob? job, out RefusedInput? reason))
+                jobs.Add(job);
+            else
+                refused.Add(reason);
         }
         if (jobs.Count == 0)
             throw new RequestRefusedException($"None of the inputs can be taken: {string.Join("; ", refused.Take(5).Select(one => $"{one.DisplayName}: {one.Reason}"))}.");
@@ -70,62 +65,33 @@ internal sealed class JobPlanner(NodeOptions options, EngineFactory engines)
         return (jobs, refused);
     }
 
-    // What "auto" means on devices of that class, which need not be this node's.
-    private EngineSettings Resolved(EngineSettings settings, string deviceClass)
-    {
-        if (deviceClass == engines.DeviceClass(settings))
-            return engines.Resolve(settings);
-        string precision = settings.Precision is not "auto" ? settings.Precision : deviceClass.StartsWith("cuda", StringComparison.Ordinal) || deviceClass.EndsWith("-bf16", StringComparison.Ordinal) ? "bfloat16" : "float32";
-        return engines.Resolve(settings with { Precision = "float32" }) with { Precision = precision };
-    }
-
-    private static EngineSettings OfContainer(EngineSettings wanted, string path, ImageLimits limits, bool otherWeights)
-    {
-        using ContainerReader reader = ContainerReader.Open(path, limits);
-        ContainerHeader header = reader.Header;
-        string pinned = EngineFactory.JointOf(header);
-        return wanted with { Network = header.Network, Scorer = "none", Downscaler = header.Downscaler, Scales = header.Scales, Joint = otherWeights && pinned is "trained" ? "auto" : pinned };
-    }
-
-    private List<string> Manifest(string? manifest)
+    private static InputList? Manifest(string? manifest, AllowedFolders allowed, List<RefusedInput> refused)
     {
         if (manifest is null)
-            return [];
-        string path = Allowed(manifest, "manifest");
+            return null;
+        string path = allowed.Checked(manifest, "manifest");
+        var inputs = new List<string>();
         try
         {
             string folder = Path.GetDirectoryName(path)!;
-            return [.. File.ReadLines(path).Select(line => line.Trim()).Where(line => line.Length > 0 && line[0] != '#').Select(line => Path.Combine(folder, line))];
+            foreach (string line in File.ReadLines(path).Select(line => line.Trim()).Where(line => line.Length > 0 && line[0] != '#'))
+            {
+                string input = Path.GetFullPath(line, folder);
+                if (allowed.Contain(input))
+                    inputs.Add(input);
+                else
+                    refused.Add(new RefusedInput(line, allowed.Refusal, "not_allowed"));
+            }
+            return new InputList(folder, inputs);
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
             throw new RequestRefusedException($"The manifest {manifest} cannot be read: {error.Message}");
         }
-    }
-
-    /// <summary>The path with links followed, when it lies in a folder that jobs may use.</summary>
-    private string Allowed(string path, string what)
-    {
-        if (!Path.IsPathFullyQualified(path))
-            throw new RequestRefusedException($"The {what} '{path}' is not an absolute path.");
-        string full = Path.GetFullPath(path);
-        if (options.Data.Count == 0)
-            return full;
-        string real = Real(full);
-        return options.Data.Select(Real).Any(root => real == root || real.StartsWith(root.TrimEnd('/') + '/', StringComparison.Ordinal)) ? full
-            : throw new RequestRefusedException($"The {what} '{path}' does not lie in a folder that jobs may use ({string.Join(", ", options.Data)}).");
-    }
-
-    // Links anywhere in the path are followed; what does not exist yet lies where its nearest folder lies.
-    private static string Real(string path)
-    {
-        string real = "/";
-        foreach (string part in path.Split('/', StringSplitOptions.RemoveEmptyEntries))
+        catch (ArgumentException)
         {
-            string next = Path.Combine(real, part);
-            real = (Directory.Exists(next) ? Directory.ResolveLinkTarget(next, returnFinalTarget: true) : File.Exists(next) ? File.ResolveLinkTarget(next, returnFinalTarget: true) : null)?.FullName ?? next;
+            throw new RequestRefusedException($"The manifest {manifest} is no text file with one path a line.");
         }
-        return real;
     }
 
     private static void MakeFolder(string output)
@@ -150,5 +116,48 @@ internal sealed class JobPlanner(NodeOptions options, EngineFactory engines)
         {
             throw new RequestRefusedException(error.Message.Split(" (Parameter", StringSplitOptions.None)[0]);
         }
+    }
+}
+
+/// <summary>The folders that jobs may use, links followed. For one request: what it has looked up it keeps.</summary>
+/// <param name="folders">Empty for all.</param>
+internal sealed class AllowedFolders(IReadOnlyList<string> folders)
+{
+    private readonly string[] _roots = [.. folders.Select(folder => Real(folder).TrimEnd('/') + '/')];
+    private readonly Dictionary<string, string> _real = new(StringComparer.Ordinal);
+
+    /// <summary>Why a path is not taken, without its name.</summary>
+    public string Refusal { get; } = $"it does not lie in a folder that jobs may use ({string.Join(", ", folders)})";
+
+    /// <summary>The path in full, when it lies there.</summary>
+    /// <exception cref="RequestRefusedException">It is not absolute.</exception>
+    /// <exception cref="ForbiddenPathException">It lies elsewhere.</exception>
+    public string Checked(string path, string what)
+    {
+        if (!Path.IsPathFullyQualified(path) || path.Contains('\0', StringComparison.Ordinal))
+            throw new RequestRefusedException($"The {what} '{path}' is not an absolute path.");
+        string full = Path.GetFullPath(path);
+        return Contain(full) ? full : throw new ForbiddenPathException($"The {what} '{path}' cannot be used: {Refusal}.");
+    }
+
+    /// <summary>Whether a full path lies there.</summary>
+    public bool Contain(string full)
+    {
+        if (_roots.Length == 0)
+            return true;
+        string folder = Path.GetDirectoryName(full) ?? "/";
+        if (!_real.TryGetValue(folder, out string? real))
+            _real[folder] = real = Real(folder);
+        string target = Followed(Path.Combine(real, Path.GetFileName(full))) + '/';
+        return _roots.Any(root => target.StartsWith(root, StringComparison.Ordinal));
+    }
+
+    // What does not exist yet lies where its nearest folder lies.
+    private static string Real(string path) => path.Split('/', StringSplitOptions.RemoveEmptyEntries).Aggregate("/", (real, part) => Followed(Path.Combine(real, part)));
+
+    private static string Followed(string path)
+    {
+        FileSystemInfo? target = Directory.Exists(path) ? Directory.ResolveLinkTarget(path, returnFinalTarget: true) : File.Exists(path) ? File.ResolveLinkTarget(path, returnFinalTarget: true) : null;
+        return target is null ? path : Real(target.FullName);
     }
 }

@@ -114,6 +114,84 @@ public sealed class BulkSpecs : IDisposable
     }
 
     [Fact]
+    public async Task What_is_submitted_once_is_one_run_however_often_it_is_sent()
+    {
+        _world.Hold(Stage.Score);
+        await using var node = await TestNode.StartAsync(_world, _folder, settings: Pages);
+        var spec = new ArchiveSpec(Jobs(25), id: new ArchiveId("key"));
+        await Task.WhenAll(Enumerable.Range(0, 3).Select(_ => node.Client.SubmitOnceAsync(new ArchiveSpec(Jobs(25), id: new ArchiveId("key")))));
+        Assert.True(_world.Held.Wait(Long));
+        // The last image differs, which neither the count nor the first page shows.
+        var other = await Assert.ThrowsAsync<ArchiveRefusedException>(() => node.Client.SubmitOnceAsync(new ArchiveSpec([.. Jobs(24), FakeWorld.Job("z", 100, 100)], id: new ArchiveId("key"))));
+        Assert.True(other.IsOther);
+        _world.Release();
+        await Eventually(async () => await node.Client.FindAsync(spec.Id) is { Phase: ArchivePhase.Finished, Done: 25 });
+        var ended = (await node.Client.FindAsync(spec.Id))!;
+        int ran = _world.Log.Count;
+        await node.Client.SubmitOnceAsync(spec);
+        Assert.Equal((ended, ran), ((await node.Client.FindAsync(spec.Id))!, _world.Log.Count));
+    }
+
+    [Fact]
+    public async Task A_submission_that_never_became_complete_can_be_cancelled_and_sent_again()
+    {
+        await using var node = await TestNode.StartAsync(_world, _folder, settings: Pages);
+        var archives = await Akka.Hosting.ActorRegistry.For(node.System).GetAsync<ArchiveCoordinatorKey>();
+        using var kit = new TestKit(node.System);
+        var jobs = Jobs(25);
+        var spec = new ArchiveSpec(jobs, id: new ArchiveId("half"));
+        var gone = kit.CreateTestProbe();
+        archives.Tell(new ArchiveCommands.SubmitArchive(spec.Id, new RunId("one"), "", new WorkPolicy(), 25, 10, spec.Digest), gone.Ref);
+        await gone.ExpectMsgAsync<ArchiveReplies.ItemsWanted>(TimeSpan.FromSeconds(120));
+        archives.Tell(new ArchiveCommands.AddItems(spec.Id, new RunId("one"), 0, jobs[..10]), gone.Ref);
+        Assert.Equal(10, (await gone.ExpectMsgAsync<ArchiveReplies.ItemsWanted>(TimeSpan.FromSeconds(120))).First);
+        await Assert.ThrowsAsync<ArchiveRefusedException>(() => node.Client.PauseAsync(spec.Id));
+        Assert.True(await node.Client.CancelAsync(spec.Id));
+        await Eventually(async () => await node.Client.FindAsync(spec.Id) is { Phase: ArchivePhase.Cancelled });
+        Assert.Empty(_world.Log);
+
+        await node.Client.SubmitOnceAsync(spec);
+        await Eventually(async () => await node.Client.FindAsync(spec.Id) is { Phase: ArchivePhase.Finished, Done: 25 });
+    }
+
+    [Fact]
+    public async Task Of_small_images_more_are_open_at_once()
+    {
+        var open = new HashSet<ImageId>();
+        int most = 0;
+        _world.Before = work =>
+        {
+            lock (open)
+            {
+                if (work.Stage == Stage.Ingest)
+                    open.Add(work.Job.Id);
+                else if (work.Stage == Stage.Commit)
+                    open.Remove(work.Job.Id);
+                most = Math.Max(most, open.Count);
+            }
+        };
+        await using var node = await TestNode.StartAsync(_world, _folder, devices: 4, settings: TestNode.Fast with { OpenImages = 1, MostOpenImages = 8 });
+        await using var run = await node.Client.SubmitAsync(new ArchiveSpec(Jobs(150)));
+        Assert.Equal(new ArchiveSummary(150, 0, 0, 0), await run.Completion.WaitAsync(Long));
+        Assert.InRange(most, 2, 8);
+    }
+
+    [Fact]
+    public async Task An_image_whose_entry_the_journal_refuses_fails_and_the_archive_goes_on()
+    {
+        var jobs = Jobs(5);
+        // A report that is none: the entry that would hold it cannot be written.
+        _world.Committed[jobs[2].Outputs.Report] = null!;
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        await using var run = await node.Client.SubmitAsync(new ArchiveSpec(jobs));
+        Assert.Equal(new ArchiveSummary(4, 0, 1, 0), await run.Completion.WaitAsync(Long));
+        var failed = Assert.Single((await node.Client.ItemsAsync(run.Id, 0, 10, ItemState.Failed))!);
+        Assert.Equal((2, "journal"), (failed.Item, failed.Code));
+        Assert.StartsWith("a2: the journal refuses an entry: ", failed.Message, StringComparison.Ordinal);
+        await Eventually(() => Task.FromResult(_folder.Count("SELECT count(*) FROM journal WHERE persistence_id LIKE 'image-%' AND deleted = 0") == 0));
+    }
+
+    [Fact]
     public async Task A_block_that_cannot_be_scored_fails_the_image_when_the_submitter_wants_that()
     {
         var good = _world.Sse;
@@ -133,7 +211,7 @@ public sealed class BulkSpecs : IDisposable
         string deep = string.Concat(Enumerable.Repeat("/a-folder-with-a-long-näme", 20));
         var jobs = Jobs(2500).Select(job => job with { Source = deep + job.Source, Outputs = job.Outputs with { Container = deep + job.Outputs.Container } }).ToList();
         var run = new ArchiveRun(new ArchiveId("x"));
-        var actor = node.System.ActorOf(Props.Create(() => new ArchiveRunActor(new ArchiveSpec(jobs, null, "", new ArchiveId("x")), run, archive.Ref, new CoordinationSettings())));
+        var actor = node.System.ActorOf(Props.Create(() => new ArchiveRunActor(new ArchiveSpec(jobs, null, "", new ArchiveId("x")), run, archive.Ref, new CoordinationSettings(), false)));
         var submit = await archive.ExpectMsgAsync<ArchiveCommands.SubmitArchive>(TimeSpan.FromSeconds(120));
         actor.Tell(new ArchiveReplies.ItemsWanted(run.Id, submit.Run, 1000, 1000));
         var serializer = new ProtocolSerializer((ExtendedActorSystem)node.System);
@@ -148,7 +226,7 @@ public sealed class BulkSpecs : IDisposable
         Assert.Equal(jobs.Skip(1000).Take(1000).Select(job => job.Id), came);
     }
 
-    private static CoordinationSettings Pages => TestNode.Fast with { PageSize = 10, OpenImages = 7 };
+    private static CoordinationSettings Pages => TestNode.Fast with { PageSize = 10, OpenImages = 7, MostOpenImages = 7 };
 
     private static ImageJob[] Jobs(int count) => [.. Enumerable.Range(0, count).Select(i => FakeWorld.Job($"a{i}", 100, 100))];
 

@@ -70,6 +70,7 @@ public sealed class ArchiveStateTests
     {
         var state = Store(Submitted(1), 0);
         Assert.NotNull(Submitted(1).WhyNot(ArchiveControl.Pause));
+        Assert.Equal(ArchivePhase.Cancelled, Apply(Submitted(1), Submitted(1).Decide(ArchiveControl.Cancel, Now)).Phase);
         state = Apply(state, state.Decide(ArchiveControl.Pause, Now));
         Assert.Equal(ArchivePhase.Paused, state.Phase);
         Assert.Empty(state.Decide(ArchiveControl.Pause, Now));

@@ -141,6 +141,7 @@ public sealed class ProtocolSerializerTests : IDisposable
         foreach (object entry in Entries())
             yield return entry;
         yield return new ArchiveCommands.SubmitArchive(Archive, Run, "name", Policy, 2000, 1000, "digest");
+        yield return new ArchiveCommands.SubmitArchive(Archive, Run, "name", Policy, 2000, 1000, "digest", Once: true);
         yield return new ArchiveCommands.AddItems(Archive, Run, 1, [Job, Other, Job with { Kind = JobKind.Downscale }, Job with { Engine = Job.Engine with { Joint = "trained" } }]);
         yield return new ArchiveCommands.WatchArchive(Archive, Run, true);
         yield return new ArchiveCommands.ControlArchive(Archive, ArchiveControl.Retry);

@@ -100,6 +100,19 @@ public sealed class OutputNamingTests : IDisposable
     }
 
     [Fact]
+    public void Of_a_list_the_tree_is_kept_and_what_is_missing_is_taken()
+    {
+        File_("lists/2020/a.jpg");
+        File_("lists/2021/a.jpg");
+        File_("elsewhere/sub/b.jpg");
+        var list = new InputList(In("lists"), [In("lists/2020/a.jpg"), In("lists/2021"), In("lists/gone/a.jpg"), In("elsewhere"), In("elsewhere/gone.jpg")]);
+        OutputPlan plan = OutputNaming.Plan([], In("out"), JobKind.Rescale, "png", recursive: true, list);
+        string other = In("elsewhere").TrimStart('/');
+        Assert.Equal(["2020/a.bbmr", "2021/a.bbmr", "gone/a.bbmr", $"{other}/sub/b.bbmr", $"{other}/gone.bbmr"], Containers(plan));
+        Assert.Empty(plan.Refused);
+    }
+
+    [Fact]
     public void What_is_not_there_or_empty_is_listed()
     {
         Directory.CreateDirectory(In("empty"));
