@@ -25,9 +25,11 @@ public static class PostgresJournal
     public static async Task<bool> CreateSchemaAsync(string connection, bool create, CancellationToken cancellation)
     {
         var where = new NpgsqlConnectionStringBuilder(connection);
+        // Without a pool: a session that goes back to it keeps its lock, and the other nodes would wait for that.
+        string session = new NpgsqlConnectionStringBuilder(connection) { Pooling = false }.ConnectionString;
         try
         {
-            await using var opened = new NpgsqlConnection(connection);
+            await using var opened = new NpgsqlConnection(session);
             await opened.OpenAsync(cancellation);
             if (await HasTablesAsync(opened, cancellation))
                 return false;

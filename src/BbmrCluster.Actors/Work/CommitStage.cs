@@ -11,10 +11,16 @@ internal static class CommitStage
 {
     private const string TemporaryPrefix = ".bbmr-", TemporarySuffix = ".tmp";
 
+    /// <summary>
+    /// Part of the temporary names of one execution of a lease. The attempt alone is not enough: a coordinator that was
+    /// started again counts from one, while a worker may still write for the one before it.
+    /// </summary>
+    public static string NewMark(int attempt) => $"{attempt}-{Guid.NewGuid():n}"[..12];
+
     /// <summary>Temporary name of an output, in its own folder so that the rename stays within one file system.</summary>
-    public static string TemporaryPath(ImageJob job, int attempt, string output) =>
+    public static string TemporaryPath(ImageJob job, string mark, string output) =>
         // The extension stays at the end: coders go by it.
-        Path.Combine(Path.GetDirectoryName(output)!, $"{TemporaryPrefix}{Owner(job)}-{attempt}{TemporarySuffix}{Suffix(job, output)}");
+        Path.Combine(Path.GetDirectoryName(output)!, $"{TemporaryPrefix}{Owner(job)}-{mark}{TemporarySuffix}{Suffix(job, output)}");
 
     /// <summary>Deletes all temporary outputs of a job, also those that it left behind when it had other parameters.</summary>
     public static void Sweep(ImageJob job)

@@ -13,6 +13,7 @@ internal sealed class FinishStage(StageContext context)
 {
     private readonly long _started = TimeProvider.System.GetTimestamp();
     private readonly ImageJob _job = context.Job;
+    private readonly string _mark = CommitStage.NewMark(context.Work.Attempt);
     private readonly ImageFacts _facts = context.Facts;
     private readonly IReadOnlyList<StripBlobs> _strips = context.Work.Strips;
     private readonly List<OutputFile> _outputs = [];
@@ -55,7 +56,7 @@ internal sealed class FinishStage(StageContext context)
         }
     }
 
-    private string Temporary(string output) => CommitStage.TemporaryPath(_job, context.Work.Attempt, output);
+    private string Temporary(string output) => CommitStage.TemporaryPath(_job, _mark, output);
 
     private void Add(string path) => _outputs.Add(new OutputFile(path, Temporary(path), new FileInfo(Temporary(path)).Length,
         context.Busy(() => FileSystem.Sha256(Temporary(path), context.Cancellation))));

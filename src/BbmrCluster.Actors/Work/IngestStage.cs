@@ -116,7 +116,7 @@ internal static class IngestStage
             foreach (string file in OutputNaming.FilesOf(job.Outputs, job.Kind))
                 Directory.CreateDirectory(Path.GetDirectoryName(file)!);
             // Better to know now than after the work that nothing can be written there.
-            string probe = CommitStage.TemporaryPath(job, attempt, job.Outputs.Report);
+            string probe = CommitStage.TemporaryPath(job, CommitStage.NewMark(attempt), job.Outputs.Report);
             File.WriteAllBytes(probe, []);
             CommitStage.Sweep(job);
         }

@@ -51,7 +51,7 @@ internal static class NodeCommand
         NativeRuntime.Apply();
         CancellationToken stop = services.Interruption.Graceful();
         await using CancellationTokenRegistration told = stop.Register(() => terminal.Message("stopping: finishing or giving back leases (again to stop at once) ..."));
-        ClusterNode node = await ClusterNode.StartAsync(options, terminal.Problem, stop);
+        ClusterNode node = await ClusterNode.StartAsync(options, terminal.Problem, terminal.IsVerbose, stop);
         terminal.Json(new { @event = "started", name = options.Name, roles = options.Roles, address = node.Address, http = node.Http, version = options.AppVersion });
         terminal.Message($"{options.Name} ({string.Join(", ", options.Roles)}) is {node.Address}{(node.Http is null ? "" : $", HTTP {node.Http}")}");
         NodeEnd end = await node.RunAsync(stop);

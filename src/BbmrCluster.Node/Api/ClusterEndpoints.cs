@@ -59,7 +59,7 @@ internal static class ClusterEndpoints
     private static async Task<Listing<NodeModel>> NodesAsync(ActorSystem system, BbmrClient client, CancellationToken stop)
     {
         ClusterEvent.CurrentClusterState state = Akka.Cluster.Cluster.Get(system).State;
-        Dictionary<string, WorkerOverview> workers = (await client.WorkersAsync(stop)).GroupBy(worker => worker.Address, StringComparer.Ordinal).ToDictionary(group => group.Key, group => group.First(), StringComparer.Ordinal);
+        Dictionary<string, WorkerOverview> workers = (await KnownWorkersAsync(client, stop)).GroupBy(worker => worker.Address, StringComparer.Ordinal).ToDictionary(group => group.Key, group => group.First(), StringComparer.Ordinal);
         return new Listing<NodeModel>([.. state.Members.OrderBy(member => member.Address.ToString(), StringComparer.Ordinal).Select(member =>
         {
             string address = member.Address.ToString();
@@ -68,6 +68,19 @@ internal static class ClusterEndpoints
                 state.Unreachable.Contains(member) ? "unreachable" : member.Status.ToString().ToLowerInvariant(), member.AppVersion.ToString(),
                 worker?.Phase.ToString().ToLowerInvariant(), worker?.Devices ?? 0, worker?.DeviceClasses ?? [], worker?.BlocksPerSecond ?? 0, worker?.Images.Count ?? 0, worker?.Leases.Count ?? 0);
         })]);
+    }
+
+    // Who is a member is known even when no broker answers, and most wanted then.
+    private static async Task<IReadOnlyList<WorkerOverview>> KnownWorkersAsync(BbmrClient client, CancellationToken stop)
+    {
+        try
+        {
+            return await client.WorkersAsync(stop).WaitAsync(TimeSpan.FromSeconds(3), stop);
+        }
+        catch (Exception error) when (error is AskTimeoutException or TimeoutException)
+        {
+            return [];
+        }
     }
 
     private static async Task<Listing<LeaseModel>> LeasesAsync(BbmrClient client, CancellationToken stop) =>

@@ -41,6 +41,9 @@ public enum NodeEnd
 /// </summary>
 public sealed class ClusterNode : IAsyncDisposable
 {
+    // Beyond the time in which the others remove an unreachable member, which holds up whoever joins.
+    private static readonly TimeSpan JoinTime = TimeSpan.FromSeconds(20);
+
     private readonly WorkDirectory _work;
     private readonly IHost _host;
     private readonly ActorSystem _system;
@@ -62,11 +65,12 @@ public sealed class ClusterNode : IAsyncDisposable
     /// <summary>Starts and begins to join.</summary>
     /// <param name="options">Checked options.</param>
     /// <param name="log">Takes log entries, one line each.</param>
+    /// <param name="details">Log stack traces too.</param>
     /// <param name="cancellation">Ends the start.</param>
     /// <exception cref="NodeConfigurationException">A certificate, port or device cannot be used.</exception>
     /// <exception cref="WorkDirectoryException">Work folder or database cannot be used.</exception>
     /// <exception cref="EngineUnavailableException">A worker without device or weights.</exception>
-    public static async Task<ClusterNode> StartAsync(NodeOptions options, Action<string> log, CancellationToken cancellation = default)
+    public static async Task<ClusterNode> StartAsync(NodeOptions options, Action<string> log, bool details = false, CancellationToken cancellation = default)
     {
         WorkDirectory work = WorkDirectory.Open(options.Work);
         IHost? host = null;
@@ -81,7 +85,7 @@ public sealed class ClusterNode : IAsyncDisposable
                 await PostgresJournal.CreateSchemaAsync(postgres, options.CreateSchema, cancellation);
 
             IHostApplicationBuilder builder = options.Http is { } http ? Web(http) : Microsoft.Extensions.Hosting.Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings());
-            builder.Logging.SetMinimumLevel(LogLevel.Warning).AddProvider(new LineLoggerProvider(log));
+            builder.Logging.SetMinimumLevel(LogLevel.Warning).AddProvider(new LineLoggerProvider(log, details));
             builder.Services
                 // Signals are the command line's business.
                 .AddSingleton<IHostLifetime, NoLifetime>()
@@ -205,6 +209,7 @@ public sealed class ClusterNode : IAsyncDisposable
                     AppVersion = options.AppVersion,
                 })
                 .AddHocon(Timing(options), HoconAddMode.Prepend);
+            builder.AddStartup((system, _) => system.ActorOf(JoinWatch.Props(options.StableAfter + options.HeartbeatPause + JoinTime), "join-watch"));
             if (!options.IsCoordinator)
                 builder.AddStartup((system, _) => system.ActorOf(Props.Create<LastCoordinator>(), "last-coordinator"));
             if (options.Seeds.Count == 0)
@@ -222,6 +227,8 @@ public sealed class ClusterNode : IAsyncDisposable
     private static Config Timing(NodeOptions options) => ConfigurationFactory.ParseString(string.Create(CultureInfo.InvariantCulture, $$"""
         akka.cluster.failure-detector.acceptable-heartbeat-pause = {{options.HeartbeatPause.TotalSeconds}}s
         akka.cluster.split-brain-resolver.stable-after = {{options.StableAfter.TotalSeconds}}s
+        # A first seed that is started while it reaches nobody must not go on by itself beside the others.
+        akka.cluster.role.coordinator.min-nr-of-members = {{(options.Seeds.Count / 2) + 1}}
         # Signals are the command line's business: a hook that shuts the system down first makes an order to stop look like a removal.
         akka.coordinated-shutdown.run-by-clr-shutdown-hook = off
         akka.coordinated-shutdown.phases.service-requests-done.timeout = {{(options.Drain + CoordinationSettings.ReturnTime).TotalSeconds + 5}}s

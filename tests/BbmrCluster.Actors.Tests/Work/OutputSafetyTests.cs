@@ -243,13 +243,28 @@ public sealed class OutputSafetyTests
     }
 
     [Fact]
+    public void Two_workers_at_the_same_finish_do_not_write_into_each_others_files()
+    {
+        // A coordinator that was started again counts attempts from one while a worker still writes for the one before.
+        using var bench = new Bench();
+        SequentialDriver driver = Reconstructed(bench);
+        driver.Lease(Stage.Finish);
+        IReadOnlyList<OutputFile> first = driver.Outputs;
+        driver.Lease(Stage.Finish);
+        Assert.Empty(first.Select(output => output.TemporaryPath).Intersect(driver.Outputs.Select(output => output.TemporaryPath), StringComparer.Ordinal));
+        driver.Lease(Stage.Commit);
+        Assert.All(driver.Outputs, output => Assert.Equal(output.Sha256, Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(output.Path)))));
+        Assert.Equal(4, Directory.GetFileSystemEntries(bench.Out).Length);
+    }
+
+    [Fact]
     public void Only_the_temporary_files_of_the_same_image_are_swept()
     {
         using var bench = new Bench();
         Directory.CreateDirectory(bench.Out);
         ImageJob job = bench.Job(bench.Picture("in.png", 20, 20)), neighbour = bench.Job(bench.Picture("other.png", 20, 20));
-        string other = CommitStage.TemporaryPath(neighbour, 1, neighbour.Outputs.Image!);
-        string own = CommitStage.TemporaryPath(job with { Id = new ImageId("other-parameters") }, 7, job.Outputs.Image!);
+        string other = CommitStage.TemporaryPath(neighbour, "1-a", neighbour.Outputs.Image!);
+        string own = CommitStage.TemporaryPath(job with { Id = new ImageId("other-parameters") }, "7-b", job.Outputs.Image!);
         File.WriteAllText(other, "of another image");
         File.WriteAllText(own, "of a run before, with other parameters");
         bench.Driver(job).Ingest();
