@@ -20,7 +20,7 @@ internal sealed partial class LineLoggerProvider(Action<string> write, bool deta
         return line.Length <= Longest ? line : line[..Longest] + " ...";
     }
 
-    [GeneratedRegex(@"(\s+at \S+\(| ---> )[\s\S]*", RegexOptions.None, 1000)]
+    [GeneratedRegex(@"(?:\s+at \S+\(| ---> )[\s\S]*", RegexOptions.None, 1000)]
     private static partial Regex Trace();
 
     public void Dispose()

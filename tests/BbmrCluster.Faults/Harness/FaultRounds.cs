@@ -179,7 +179,7 @@ public sealed class FaultRounds(Rig rig, JobPool pool, int seed)
 
     private IEnumerable<string> Litter() =>
         new[] { rig.Store }.Concat(rig.Nodes.SelectMany(node => new[] { "tmp", "blobs" }.Select(name => Path.Combine(rig.Folder, "work-" + node.Name, name))))
-            .Where(Directory.Exists).SelectMany(folder => Directory.EnumerateFiles(folder, "*", new EnumerationOptions { RecurseSubdirectories = true, AttributesToSkip = 0, IgnoreInaccessible = true }))
+            .Where(Directory.Exists).SelectMany(folder => Directory.EnumerateFiles(folder, "*", new EnumerationOptions { RecurseSubdirectories = true, AttributesToSkip = FileAttributes.None, IgnoreInaccessible = true }))
             // A health check at work.
             .Where(file => !Path.GetFileName(file).StartsWith(".ready-", StringComparison.Ordinal));
 }

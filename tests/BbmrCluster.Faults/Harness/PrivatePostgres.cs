@@ -21,7 +21,7 @@ public sealed class PrivatePostgres : IDisposable
     {
         // A short path: it is that of a socket.
         string folder = Directory.CreateTempSubdirectory("bbmr-pg-").FullName;
-        File.SetUnixFileMode(folder, (UnixFileMode)0b111_101_101);
+        Machine.Require("chmod", "755", folder);
         if (Machine.IsAdministrator)
             Machine.Require("chown", "postgres", folder);
         var server = new PrivatePostgres(Programs ?? throw new InvalidOperationException(Missing), folder);
