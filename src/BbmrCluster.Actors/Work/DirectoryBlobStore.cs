@@ -4,7 +4,7 @@ using System.IO.Hashing;
 namespace BbmrCluster.Actors.Work;
 
 /// <summary>Options of a <see cref="DirectoryBlobStore"/>.</summary>
-/// <param name="Quota">Bytes that blobs may take (--max-work); null takes half of what is free or already used by blobs at start.</param>
+/// <param name="Quota">Bytes that blobs may take (--max-work); null takes half of what is free or already used by blobs, at start or later when more is free than then.</param>
 /// <param name="Floor">Free bytes below which no image is opened.</param>
 /// <param name="Exclusive">One process owns the directory: its temporaries are all litter at start. Otherwise only those older than a day are.</param>
 public sealed record DirectoryBlobStoreOptions(long? Quota = null, long Floor = 2_000_000_000, bool Exclusive = true);
@@ -27,9 +27,9 @@ public sealed class DirectoryBlobStore : IBlobStore
 
     private readonly string _root;
     private readonly long _floor;
-    private readonly bool _exclusive;
+    private readonly bool _exclusive, _limited;
     private readonly Lock _accounting = new();
-    private long _used, _countedAt;
+    private long _used, _countedAt, _quota;
 
     /// <summary>Opens or creates the directory, sweeps temporaries and counts what is there.</summary>
     /// <exception cref="StageFailedException"><see cref="FailureClass.StoreFull"/>: not even the directory can be made.</exception>
@@ -47,11 +47,16 @@ public sealed class DirectoryBlobStore : IBlobStore
         }
         _used = Count();
         _countedAt = Environment.TickCount64;
-        Quota = options.Quota ?? (FileSystem.FreeBytes(_root) + _used) / 2;
+        _limited = options.Quota is not null;
+        _quota = options.Quota ?? 0;
+        Measure();
     }
 
     /// <summary>Bytes that blobs may take.</summary>
-    public long Quota { get; }
+    public long Quota => Interlocked.Read(ref _quota);
+
+    // What one image may take at the most, however much becomes free.
+    private long Most => _limited ? Quota : FileSystem.TotalBytes(_root) / 2;
 
     /// <inheritdoc/>
     public StoreRoom Room
@@ -59,8 +64,9 @@ public sealed class DirectoryBlobStore : IBlobStore
         get
         {
             Recount(now: false);
+            Measure();
             lock (_accounting)
-                return new StoreRoom(_used, Quota, FileSystem.FreeBytes(_root), _floor);
+                return new StoreRoom(_used, Quota, FileSystem.FreeBytes(_root), _floor, Most);
         }
     }
 
@@ -255,12 +261,22 @@ public sealed class DirectoryBlobStore : IBlobStore
         if (TryReserve(bytes))
             return;
         Recount(now: true);
+        Measure();
         if (TryReserve(bytes))
             return;
         // What other images hold goes in time. What the image holds itself does not: waiting would have no end.
-        if (Held(image) + bytes > Quota)
-            throw new StageFailedException(FailureClass.Permanent, $"it needs more work space than the limit of {FileSystem.Size(Quota)} (--max-work)") { Code = "work_space" };
+        if (Held(image) + bytes > Most)
+            throw new StageFailedException(FailureClass.Permanent, $"it needs more work space than the limit of {FileSystem.Size(Most)} (--max-work)") { Code = "work_space" };
         throw Full($"the work directory has reached its limit of {FileSystem.Size(Quota)}", null);
+    }
+
+    // Half of a disk that happened to be full at the start would be too little for ever.
+    private void Measure()
+    {
+        if (_limited)
+            return;
+        lock (_accounting)
+            _quota = Math.Max(_quota, (FileSystem.FreeBytes(_root) + _used) / 2);
     }
 
     private bool TryReserve(long bytes)

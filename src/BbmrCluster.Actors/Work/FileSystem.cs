@@ -23,6 +23,9 @@ public static class FileSystem
     /// <summary>Bytes free for this user on the file system that holds a path (which need not exist yet).</summary>
     public static long FreeBytes(string path) => Drive(path).AvailableFreeSpace;
 
+    /// <summary>Size in bytes of the file system that holds a path (which need not exist yet).</summary>
+    public static long TotalBytes(string path) => Drive(path).TotalSize;
+
     /// <summary>Name of the file system that holds a path (which need not exist yet), e.g. "ext4".</summary>
     public static string Format(string path) => Drive(path).DriveFormat;
 

@@ -88,7 +88,8 @@ public static partial class BlobNames
 /// <param name="Quota">Bytes that blobs may take.</param>
 /// <param name="DiskFree">Bytes free on the disk.</param>
 /// <param name="Floor">Free bytes below which no image is opened.</param>
-public sealed record StoreRoom(long Used, long Quota, long DiskFree, long Floor)
+/// <param name="Most">Bytes that one image can never exceed, however much becomes free; null for the quota.</param>
+public sealed record StoreRoom(long Used, long Quota, long DiskFree, long Floor, long? Most = null)
 {
     /// <summary>
     /// Why so many more bytes cannot be promised now, as one sentence; null when they can.

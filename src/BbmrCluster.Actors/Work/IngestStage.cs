@@ -103,8 +103,9 @@ internal static class IngestStage
     {
         long needed = WorkSpace.Estimate(context.Job, facts);
         StoreRoom room = context.Blobs.Room;
-        if (needed > room.Quota)
-            throw Permanent(context.Job, $"it needs {FileSystem.Size(needed)} of work space and the limit is {FileSystem.Size(room.Quota)} (--max-work)", "work_space");
+        long most = room.Most ?? room.Quota;
+        if (needed > most)
+            throw Permanent(context.Job, $"it needs {FileSystem.Size(needed)} of work space and the limit is {FileSystem.Size(most)} (--max-work)", "work_space");
         if (room.Lacks(needed) is { } reason)
             throw new StageFailedException(FailureClass.StoreFull, reason) { Code = "full" };
     }

@@ -72,6 +72,20 @@ public sealed class BlobStoreTests : IDisposable
         Assert.Equal(600, store.Room.Used);
     }
 
+    [SmallDiskFact]
+    public void A_store_that_was_opened_on_a_full_disk_has_room_when_the_disk_has()
+    {
+        using var disk = new SmallDisk(_root, 8 << 20);
+        string filler = Path.Combine(disk.Path, "filler");
+        File.WriteAllBytes(filler, new byte[(8 << 20) - (64 << 10)]);
+        var store = new DirectoryBlobStore(Path.Combine(disk.Path, "store"), new DirectoryBlobStoreOptions(Floor: 0));
+        byte[] content = new byte[1 << 20];
+        Assert.Equal(FailureClass.StoreFull, Assert.Throws<StageFailedException>(() => store.Write(Image, "a", 1, content)).Failure);
+        File.Delete(filler);
+        Assert.Null(store.Room.Lacks(content.Length));
+        store.Write(Image, "a", 1, content);
+    }
+
     [Fact]
     public void A_new_start_counts_blobs_and_sweeps_temporaries()
     {
