@@ -1,16 +1,14 @@
 using System.Diagnostics;
 using System.Globalization;
-using System.Text.Json;
 using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Protocol;
-using Microsoft.Data.Sqlite;
 
 namespace BbmrCluster.Benchmarks;
 
 /// <summary>
-/// An archive of many small images with stand-ins that answer at once: managed memory and journal as it goes on, and how
-/// long a second process takes from start to the first image that it closes.
+/// An archive of many small images with stand-ins that answer at once, in a process of its own: memory and journal as it
+/// goes on, and how long a second process takes to go on after the first was killed (-9) in the middle.
 /// </summary>
 internal static class BulkBenchmark
 {
@@ -18,39 +16,64 @@ internal static class BulkBenchmark
 
     public static void Run(string[] args) => RunAsync(args).GetAwaiter().GetResult();
 
+    /// <summary>The process that is measured: submits an archive, or goes on with one, and tells how far it is.</summary>
+    public static void RunNode(string[] args) => RunNodeAsync(args).GetAwaiter().GetResult();
+
     private static async Task RunAsync(string[] args)
     {
         int images = args.Length > 0 ? int.Parse(args[0], CultureInfo.InvariantCulture) : 100_000;
-        double most = args.Length > 1 ? double.Parse(args[1], CultureInfo.InvariantCulture) : 600;
-        ThreadPool.SetMinThreads(32, 32);
-        string folder = Directory.CreateTempSubdirectory("bbmr-bulk-").FullName;
-        try
+        string? server = args.Length > 1 ? args[1] : null;
+        await using var journal = await BenchmarkJournal.CreateAsync(server);
+        Console.WriteLine($"{images:n0} images of 4 blocks, {Workers} devices that answer at once, journal in {journal.Kind}; the coordinator is killed (-9) at half.");
+        Console.WriteLine();
+        Console.WriteLine("| images closed | seconds | images/s | resident MB | managed MB | journal MB |");
+        Console.WriteLine("|---|---|---|---|---|---|");
+        int[] marks = [images / 100, images / 10, images / 4, images / 2, 3 * images / 4, images];
+        long begin = Stopwatch.GetTimestamp();
+        int closed = 0;
+        double restart = 0;
+        for (int life = 0; life < 2; life++)
         {
-            var settings = new CoordinationSettings { OpenImages = 64 };
-            var counts = new StandInCounts();
-            ArchiveId id;
-            int half;
-            await using (var node = await Coordination.StartAsync(folder, Workers, TimeSpan.Zero, counts, settings))
+            long start = Stopwatch.GetTimestamp();
+            using var node = new OtherProcess("bulk-node", journal.Key, images.ToString(CultureInfo.InvariantCulture), life.ToString(CultureInfo.InvariantCulture));
+            var (lastClosed, lastAt) = (closed, start);
+            while (await node.ReadLineAsync() is { } line)
             {
-                long begin = Stopwatch.GetTimestamp();
-                id = await SubmitAsync(node.Client, images);
-                Line(new { submitted = images, seconds = Seconds(begin), managed_megabytes = Managed() });
-                half = await WatchAsync(node.Client, id, most, one => one.Closed >= images / 2);
+                double[] parts = [.. line.Split(' ').Select(part => double.Parse(part, CultureInfo.InvariantCulture))];
+                if (life == 1 && restart == 0 && parts[0] > closed)
+                    restart = Stopwatch.GetElapsedTime(start).TotalSeconds;
+                int next = Array.FindIndex(marks, mark => mark > lastClosed);
+                if (next < 0 || parts[0] < marks[next])
+                    continue;
+                double bytes = await journal.BytesAsync();
+                Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
+                    $"| {parts[0]:n0} | {Stopwatch.GetElapsedTime(begin).TotalSeconds:0} | {(parts[0] - lastClosed) / Stopwatch.GetElapsedTime(lastAt).TotalSeconds:0} | {parts[1] / 1e6:0} | {parts[2] / 1e6:0} | {bytes / 1e6:0} |"));
+                (lastClosed, lastAt) = ((int)parts[0], Stopwatch.GetTimestamp());
+                if (life == 0 && lastClosed >= images / 2)
+                    break;
             }
-            long restart = Stopwatch.GetTimestamp();
-            await using (var node = await Coordination.StartAsync(folder, Workers, TimeSpan.Zero, counts, settings))
-            {
-                double started = Seconds(restart);
-                while (await node.Client.FindAsync(id) is not { } one || one.Closed <= half)
-                    await Task.Delay(20);
-                Line(new { restarted_after = half, node_started_seconds = started, next_image_closed_seconds = Seconds(restart) });
-                await WatchAsync(node.Client, id, most, one => one.Phase == ArchivePhase.Finished);
-            }
+            closed = lastClosed;
+            if (life == 0)
+                node.Kill();
         }
-        finally
+        Console.WriteLine();
+        Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"From the start of the second process to the first image that it closed: {restart:0.0} s. Closed in all: {closed:n0} of {images:n0}."));
+    }
+
+    private static async Task RunNodeAsync(string[] args)
+    {
+        var (journal, images, first) = (BenchmarkJournal.Of(args[0]), int.Parse(args[1], CultureInfo.InvariantCulture), args[2] == "0");
+        ThreadPool.SetMinThreads(32, 32);
+        var counts = new StandInCounts();
+        await using var node = await StandInNode.StartAsync(journal, null, [.. Enumerable.Repeat(() => new StandIn(_ => TimeSpan.Zero, counts.Add), Workers)], new CoordinationSettings { OpenImages = 64 });
+        var id = first ? await SubmitAsync(node.Client, images) : (await WaitAsync(async () => (await node.Client.ListAsync()).FirstOrDefault())).Id;
+        while (true)
         {
-            SqliteConnection.ClearAllPools();
-            Directory.Delete(folder, recursive: true);
+            var one = await WaitAsync(() => node.Client.FindAsync(id));
+            Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{one.Closed} {Environment.WorkingSet} {GC.GetTotalMemory(false)}"));
+            if (one.Phase == ArchivePhase.Finished)
+                return;
+            await Task.Delay(100);
         }
     }
 
@@ -61,32 +84,21 @@ internal static class BulkBenchmark
         return run.Id;
     }
 
-    private static async Task<int> WatchAsync(BbmrClient client, ArchiveId id, double most, Func<ArchiveOverview, bool> enough)
+    // A node that has just started may not find its singletons yet.
+    private static async Task<T> WaitAsync<T>(Func<Task<T?>> ask)
+        where T : class
     {
-        long begin = Stopwatch.GetTimestamp(), said = 0;
-        int before = -1;
         while (true)
         {
-            var one = await client.FindAsync(id);
-            if (one is not null)
+            try
             {
-                bool end = enough(one) || Seconds(begin) > most;
-                if (end || said == 0 || Seconds(said) >= 10)
-                {
-                    double span = said == 0 ? 0 : Seconds(said);
-                    Line(new { one.Closed, images_per_second = before < 0 || span == 0 ? null : (double?)Math.Round((one.Closed - before) / span, 1), managed_megabytes = Managed(), remaining_seconds = one.RemainingSeconds });
-                    (said, before) = (Stopwatch.GetTimestamp(), one.Closed);
-                }
-                if (end)
-                    return one.Closed;
+                if (await ask() is { } answer)
+                    return answer;
             }
-            await Task.Delay(200);
+            catch (Exception error) when (error is Akka.Actor.AskTimeoutException or TimeoutException)
+            {
+            }
+            await Task.Delay(20);
         }
     }
-
-    private static long Managed() => GC.GetTotalMemory(forceFullCollection: true) / 1_000_000;
-
-    private static double Seconds(long since) => Math.Round(Stopwatch.GetElapsedTime(since).TotalSeconds, 2);
-
-    private static void Line(object what) => Console.WriteLine(JsonSerializer.Serialize(what));
 }

@@ -5,8 +5,10 @@ using BbmrCluster.Benchmarks;
 [
     ("engine", "networks on 64 blocks: the engine against plain modules [NETWORK...] [--rounds N] [--processor-time]", EngineBenchmark.Run),
     ("training", "training steps of light OmniSR: own passes against libtorch's graph [--scale S] [--rounds N] [--steps N] [--curve STEPS] [--photos FOLDER]", TrainingBenchmark.Run),
-    ("broker", "what coordination can feed, with timed stand-ins for devices [WORKERS,...] [SECONDS] [LEASE_MS] [kill]", BrokerBenchmark.Run),
-    ("bulk", "memory and recovery of an archive of many images, with stand-ins that answer at once [IMAGES]", BulkBenchmark.Run),
+    ("broker", "devices that coordination can feed [--workers N,...] [--seconds S] [--warm S] [--lease-ms T] [--kill] [--apart] [--postgres CONNECTION]", BrokerBenchmark.Run),
+    ("bulk", "memory and recovery of an archive of many images [IMAGES] [POSTGRES CONNECTION]", BulkBenchmark.Run),
+    ("stand-ins", "the other process of broker --apart", BrokerBenchmark.RunStandIns),
+    ("bulk-node", "the process that bulk measures", BulkBenchmark.RunNode),
     ("memory", "peak memory of a coordinator and a worker for a photograph, and for it stacked twice " + Photograph.Usage, MemoryBenchmark.Run),
     ("overhead", "a photograph by a bare loop, an embedded node and a clustered node " + Photograph.Usage + " [--rounds N]", OverheadBenchmark.Run),
     ("archive", "small real images through a cluster of processes: first run, second run, cost of each node [--photos FOLDER] [--folder FOLDER] [--images N] [--broken N] [--coordinators N] [--workers N] [--journal sqlite|postgres|CONNECTION]", ArchiveBenchmark.Run),

@@ -6,24 +6,33 @@ using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Benchmarks;
 
-/// <summary>What all stand-ins of a run did.</summary>
+/// <summary>What stand-ins did. Thread-safe.</summary>
 internal sealed class StandInCounts
 {
-    private long _leases, _busy;
+    private long _leases, _ticks, _blocks;
 
     public long Leases => Interlocked.Read(ref _leases);
 
-    public TimeSpan Busy => Stopwatch.GetElapsedTime(0, Interlocked.Read(ref _busy));
+    public long Blocks => Interlocked.Read(ref _blocks);
 
-    public void Add(long ticks)
+    public double BusySeconds => (double)Interlocked.Read(ref _ticks) / Stopwatch.Frequency;
+
+    public void Add(LeaseWork work, long ticks)
     {
         Interlocked.Increment(ref _leases);
-        Interlocked.Add(ref _busy, ticks);
+        Interlocked.Add(ref _ticks, ticks);
+        if (work.Stage is Stage.Score or Stage.Pack or Stage.Reconstruct)
+            Interlocked.Add(ref _blocks, work.BlockCount);
     }
 }
 
-/// <summary>A device that takes a fixed time for any lease and invents its results; a source is named by its size, "/in/NAME-WIDTHxHEIGHT".</summary>
-internal sealed class StandIn(TimeSpan lease, StandInCounts counts) : IStageRunner
+/// <summary>
+/// A device that takes a given time for a lease and invents its results, which are as many and as large as those of a real
+/// one. A source is named by its size, "/in/NAME-WIDTHxHEIGHT".
+/// </summary>
+/// <param name="time">Time of a lease.</param>
+/// <param name="done">Is told of every lease with the ticks that it took.</param>
+internal sealed class StandIn(Func<LeaseWork, TimeSpan> time, Action<LeaseWork, long> done) : IStageRunner
 {
     private const int Batch = 16;
 
@@ -38,9 +47,11 @@ internal sealed class StandIn(TimeSpan lease, StandInCounts counts) : IStageRunn
     public DeviceCounts Run(LeaseWork work, Action<StageReport> report, CancellationToken cancellation)
     {
         long begin = Stopwatch.GetTimestamp();
-        if (lease > TimeSpan.Zero && cancellation.WaitHandle.WaitOne(lease))
-            cancellation.ThrowIfCancellationRequested();
-        counts.Add(Stopwatch.GetTimestamp() - begin);
+        var lease = time(work);
+        if (lease > TimeSpan.Zero)
+            Thread.Sleep(lease);
+        done(work, Stopwatch.GetTimestamp() - begin);
+        cancellation.ThrowIfCancellationRequested();
         foreach (var one in Results(work))
             report(one);
         return new DeviceCounts([new DeviceCallCount("stand-in", 4, 1, work.BlockCount)], 0, 0);

@@ -13,7 +13,7 @@ namespace BbmrCluster.Actors.Images;
 /// <param name="Scales">Scales that are scored.</param>
 /// <param name="MaxAttempts">Tries for passing reasons before the lease is cut smaller.</param>
 /// <param name="PassingFailures">Leases that failed for passing reasons so far.</param>
-internal sealed record BlockFate(int Block, int Pixels, int Scales, int MaxAttempts, int PassingFailures = 0) : INoSerializationVerificationNeeded
+internal sealed record BlockFate(int Block, int Pixels, int Scales, int MaxAttempts, int PassingFailures = 0)
 {
     /// <summary>
     /// Scores count when they are finite, not negative and at most what the block's pixels can differ. Others are tried
@@ -42,12 +42,13 @@ internal sealed record BlockFate(int Block, int Pixels, int Scales, int MaxAttem
 /// </summary>
 internal sealed class BlockActor : ReceiveActor
 {
-    private BlockFate _fate;
+    private static readonly Props Shared = Akka.Actor.Props.Create<BlockActor>();
 
-    public BlockActor(BlockFate fate)
+    private BlockFate _fate = null!;
+
+    public BlockActor()
     {
-        _fate = fate;
-        Receive<BlockFate>(next => _fate = next);
+        Receive<ImageChildren.BlockGiven>(given => _fate = given.Fate);
         Receive<ImageChildren.BlockResult>(result => Context.Parent.Tell(_fate.Judge(result)));
         Receive<ImageChildren.BlockLeaseFailed>(failed =>
         {
@@ -56,5 +57,5 @@ internal sealed class BlockActor : ReceiveActor
         });
     }
 
-    public static Props Props(BlockFate fate) => Akka.Actor.Props.Create(() => new BlockActor(fate));
+    public static Props Props() => Shared;
 }

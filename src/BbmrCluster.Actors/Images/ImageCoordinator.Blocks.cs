@@ -13,22 +13,45 @@ internal sealed partial class ImageCoordinator
     private readonly Stack<IActorRef> _idleBlocks = new();
     private readonly Dictionary<int, int> _settledOf = [];
     private readonly Dictionary<int, double[]?> _settled = [];
+    // Blocks that were told something and have not answered yet, and how many of them by planned lease.
     private readonly HashSet<int> _awaiting = [];
+    private readonly Dictionary<int, int> _awaitingOf = [];
     private readonly Dictionary<int, int> _wishes = [];
     private int _blockSerial;
 
+    // An actor once made serves one block after the other.
     private IActorRef Block(int block)
     {
         if (!_blocks.TryGetValue(block, out var actor))
         {
-            var fate = new BlockFate(block, State.Facts!.Grid.ExtentOf(block).Pixels, State.Job!.Engine.Scales.Count, State.Policy.Attempts);
-            if (_idleBlocks.TryPop(out actor))
-                actor.Tell(fate);
-            else
-                actor = Context.ActorOf(BlockActor.Props(fate), string.Create(CultureInfo.InvariantCulture, $"block-{++_blockSerial}"));
+            if (!_idleBlocks.TryPop(out actor))
+                actor = Context.ActorOf(BlockActor.Props(), string.Create(CultureInfo.InvariantCulture, $"block-{++_blockSerial}"));
+            actor.Tell(new ImageChildren.BlockGiven(new BlockFate(block, State.Facts!.Grid.ExtentOf(block).Pixels, State.Job!.Engine.Scales.Count, State.Policy.Attempts)));
             _blocks.Add(block, actor);
         }
         return actor;
+    }
+
+    private void Await(int block, object message)
+    {
+        if (_awaiting.Add(block))
+            CountAwaiting(block, 1);
+        Block(block).Tell(message);
+    }
+
+    private void Answered(int block)
+    {
+        if (_awaiting.Remove(block))
+            CountAwaiting(block, -1);
+    }
+
+    private void CountAwaiting(int block, int change)
+    {
+        int first = PlannedScore(block).FirstBlock, count = _awaitingOf.GetValueOrDefault(first) + change;
+        if (count == 0)
+            _awaitingOf.Remove(first);
+        else
+            _awaitingOf[first] = count;
     }
 
     private bool IsSettled(int block) => _settled.ContainsKey(block) || State.Scores.ContainsKey(PlannedScore(block).FirstBlock);
@@ -45,12 +68,13 @@ internal sealed partial class ImageCoordinator
         for (int i = 0; i < count; i++)
         {
             int block = scores.FirstBlock + i;
-            double[] sse = [.. Enumerable.Range(0, scales).Select(s => scores.Sse[i, s])];
+            double[] sse = new double[scales];
+            for (int s = 0; s < scales; s++)
+                sse[s] = scores.Sse[i, s];
             // A late result may help, never harm: scores that are no good count only from the lease that is held.
             if (IsSettled(block) || (lease?.Range.Contains(block) != true && !sse.All(double.IsFinite)))
                 continue;
-            _awaiting.Add(block);
-            Block(block).Tell(new ImageChildren.BlockResult(sse, lease?.Range.BlockCount ?? count));
+            Await(block, new ImageChildren.BlockResult(sse, lease?.Range.BlockCount ?? count));
         }
     }
 
@@ -61,7 +85,7 @@ internal sealed partial class ImageCoordinator
         _idleBlocks.Push(actor);
         if (!State.InProgress)
             return;
-        _awaiting.Remove(settled.Block);
+        Answered(settled.Block);
         _wishes.Remove(settled.Block);
         if (settled.Sse is null && State.Policy.Poison == PoisonRule.Fail)
         {
@@ -80,36 +104,34 @@ internal sealed partial class ImageCoordinator
                 [.. blocks.Where(block => _settled[block] is null)]);
             Enqueue(state => state.DecideScores(result), () => blocks.ForEach(block => _settled.Remove(block)));
         }
-        Resolve();
+        Resolve(unit);
         MaybeFlush();
     }
 
     private void Wish(ImageChildren.BlockWantsLease wish)
     {
-        _awaiting.Remove(wish.Block);
-        if (_blocks.ContainsKey(wish.Block))
-            _wishes[wish.Block] = wish.MaxBlocks;
-        Resolve();
+        if (!_blocks.ContainsKey(wish.Block))
+            return;
+        Answered(wish.Block);
+        _wishes[wish.Block] = wish.MaxBlocks;
+        Resolve(PlannedScore(wish.Block));
         Continue();
     }
 
-    /// <summary>Ends Score leases whose blocks have all answered: what is left of them is cut along the blocks' wishes.</summary>
-    private void Resolve()
+    /// <summary>Ends the leases of a planned Score lease when their blocks have all answered: what is left of them is cut along the blocks' wishes.</summary>
+    private void Resolve(WorkUnit planned)
     {
-        foreach (var lease in _book.InFlight.Where(lease => lease.Closing && !lease.Resolved && lease.Range.Stage == Stage.Score).ToList())
+        if (_awaitingOf.ContainsKey(planned.FirstBlock))
+            return;
+        foreach (var lease in _book.InFlight.Where(lease => lease.Closing && !lease.Resolved && lease.Planned == planned).ToList())
         {
             var open = Unsettled(lease.Range).ToList();
-            if (open.Exists(_awaiting.Contains))
-                continue;
             var silent = open.Where(block => !_wishes.ContainsKey(block)).ToList();
             if (silent.Count > 0)
             {
                 // The lease ended without a word on these.
                 foreach (int block in silent)
-                {
-                    _awaiting.Add(block);
-                    Block(block).Tell(new ImageChildren.BlockLeaseFailed(FailureClass.Transient, lease.Range.BlockCount));
-                }
+                    Await(block, new ImageChildren.BlockLeaseFailed(FailureClass.Transient, lease.Range.BlockCount));
                 continue;
             }
             lease.Resolved = true;
@@ -135,6 +157,7 @@ internal sealed partial class ImageCoordinator
         _settled.Clear();
         _settledOf.Clear();
         _awaiting.Clear();
+        _awaitingOf.Clear();
         _wishes.Clear();
     }
 }

@@ -28,6 +28,9 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     // More workers than these are not for one image.
     private const int MostUseful = 512;
 
+    // Results that somebody waits for are journaled so many times sooner than others.
+    private const int WantedSooner = 5;
+
     private static readonly TimeSpan AnnounceInterval = TimeSpan.FromMilliseconds(200);
 
     private readonly ImageId _id;
@@ -45,6 +48,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
 
     private LeaseBook _book;
     private DateTimeOffset _lastWrite, _lastCounted, _lastAnnounced, _probeAt, _stopBy;
+    private DateTimeOffset? _commitAt;
     private bool _active, _allocating, _reconstructed, _forgetting, _onlyCurrent, _discard, _rejected;
     private int _pausedAfter, _counts, _announced;
     private IActorRef? _stopping;
@@ -63,18 +67,11 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         Command<ImageCommands.StopImage>(Stop);
         Command<ImageCommands.AcknowledgeOutcome>(Acknowledge);
         Command<ImageCommands.RequestLeases>(Request);
-        Command<LeaseFacts.LeaseReported>(Reported);
+        Command<LeaseFacts.LeasesTold>(Told);
         Command<LeaseFacts.LeasesHeld>(held =>
         {
             foreach (var lease in held.Leases.Select(_book.Find).OfType<Lease>())
                 _book.Renew(lease, Now);
-        });
-        Command<LeaseFacts.ILeaseEnd>(end =>
-        {
-            Sender.Tell(new LeaseReplies.LeaseAcknowledged(_id, end.Lease));
-            if (_book.Find(end.Lease) is { Closing: false } lease)
-                Ended(lease, end);
-            Continue();
         });
         Command<Terminated>(gone =>
         {
@@ -102,7 +99,11 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         });
 
         Command<Tick>(_ => OnTick());
-        Command<CommitNow>(_ => Write());
+        Command<CommitNow>(_ =>
+        {
+            _commitAt = null;
+            MaybeFlush();
+        });
         Command<DeleteMessagesSuccess>(_ => Forgotten());
         Command<DeleteMessagesFailure>(_ => Forgotten());
         Command<ImageCommands.SweepImage>(Sweep);
@@ -282,23 +283,31 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
             Context.Watch(Sender);
         }
         _waiting.Remove(request.Worker);
-        int granted = 0;
+        var granted = new List<LeaseReplies.GrantedLease>();
+        bool exhausted = false;
         // Same job, same bytes: another class of device gets nothing.
-        if (request.DeviceClasses.Count == 0 || State.Job is null || request.DeviceClasses.Contains(State.Job.DeviceClass, StringComparer.Ordinal))
+        if (request.DeviceClasses.Count > 0 && State.Job is not null && !request.DeviceClasses.Contains(State.Job.DeviceClass, StringComparer.Ordinal))
         {
-            while (granted < request.Count && (Next() ?? (request.Second && Working && !Paused ? _book.Second(State, request.Worker, Now) : null)) is { } piece)
+            exhausted = true;
+        }
+        else
+        {
+            for (int left = request.Count, bytes = 0; left > 0 && bytes < LargeWork && !exhausted; left--)
             {
-                Grant(piece, request.Worker);
-                granted++;
+                if ((Next() ?? (request.Second && Working && !Paused ? _book.Second(State, request.Worker, Now) : null)) is not { } piece)
+                    exhausted = true;
+                else if (Grant(piece, request.Worker) is { } lease)
+                {
+                    bytes += SizeOf(lease.Work);
+                    granted.Add(lease);
+                }
             }
-            if (granted < request.Count)
+            if (exhausted)
                 _waiting.Add(request.Worker);
         }
-        if (granted < request.Count)
-        {
-            Sender.Tell(new LeaseReplies.LeasesExhausted(_id));
+        Sender.Tell(new LeaseReplies.LeasesGranted(_id, granted, exhausted));
+        if (exhausted)
             MaybeFlush();
-        }
     }
 
     private Piece? Next()
@@ -322,33 +331,53 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         _ => true,
     };
 
-    private void Grant(Piece piece, WorkerId worker)
+    // Null when it failed at once.
+    private LeaseReplies.GrantedLease? Grant(Piece piece, WorkerId worker)
     {
         var lease = _book.Grant(piece, worker, Now);
-        if (lease.Range.Stage == Stage.Score)
-        {
-            foreach (int block in Unsettled(lease.Range))
-                Block(block);
-        }
         try
         {
-            _workers[worker].Tell(Granted(lease, State.WorkOf(lease.Range, lease.Attempt, SecondsSinceCounted)));
+            return Granted(lease, State.WorkOf(lease.Range, lease.Attempt, SecondsSinceCounted));
         }
         catch (StageFailedException failed)
         {
             // The blob store did not take the lease's lists.
             Failed(lease, failed.Failure, failed.Message, failed.Lost, failed.Code);
+            return null;
         }
     }
 
+    // About the bytes of a lease's lists in a message.
+    private static int SizeOf(LeaseWork work) => (work.Strips.Count * 640) + (work.Scales?.Length ?? 0) + ((work.Scores?.Length ?? 0) * sizeof(double));
+
     // The lists of a very large image do not fit a message between nodes: they go by way of the blob store.
-    private LeaseReplies.LeaseGranted Granted(Lease lease, LeaseWork work)
+    private LeaseReplies.GrantedLease Granted(Lease lease, LeaseWork work)
     {
-        int bytes = (work.Strips.Count * 640) + (work.Scales?.Length ?? 0) + ((work.Scores?.Length ?? 0) * sizeof(double));
-        if (_settings.WriteBlob is not { } write || bytes < LargeWork)
-            return new LeaseReplies.LeaseGranted(_id, lease.Id, work);
+        if (_settings.WriteBlob is not { } write || SizeOf(work) < LargeWork)
+            return new LeaseReplies.GrantedLease(lease.Id, work);
         var whole = write(_id, string.Create(CultureInfo.InvariantCulture, $"lease-{lease.Id.Epoch}-{lease.Id.Number}"), ProtocolSerializer.Bytes(work));
-        return new LeaseReplies.LeaseGranted(_id, lease.Id, work with { Strips = [], Scales = null, Scores = null, Quarantined = [] }, whole);
+        return new LeaseReplies.GrantedLease(lease.Id, work with { Strips = [], Scales = null, Scores = null, Quarantined = [] }, whole);
+    }
+
+    private void Told(LeaseFacts.LeasesTold told)
+    {
+        var ends = new List<LeaseId>();
+        foreach (var fact in told.Facts)
+        {
+            if (fact is LeaseFacts.LeaseReported reported)
+            {
+                Reported(reported);
+            }
+            else if (fact is LeaseFacts.ILeaseEnd end)
+            {
+                ends.Add(end.Lease);
+                if (_book.Find(end.Lease) is { Closing: false } lease)
+                    Ended(lease, end);
+            }
+        }
+        if (ends.Count > 0)
+            Sender.Tell(new LeaseReplies.LeasesAcknowledged(_id, ends));
+        Continue();
     }
 
     private void Reported(LeaseFacts.LeaseReported reported)
@@ -361,7 +390,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         if (reported.Report is BlocksScored scores)
             Scored(scores, lease);
         else if (reported.Report is not Work.Working)
-            EnqueueAndGo(state => state.Decide(reported.Report, lease is not null));
+            Enqueue(state => state.Decide(reported.Report, lease is not null));
     }
 
     private void Ended(Lease lease, LeaseFacts.ILeaseEnd end)
@@ -392,7 +421,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
             Unpause();
         if (lease.Range.Stage == Stage.Score && State.InProgress)
         {
-            Resolve();
+            Resolve(lease.Planned);
         }
         else if (!State.InProgress || State.IsDone(lease.Range))
         {
@@ -465,12 +494,9 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
                     Enqueue(state => state.DecideLost(stage, lost), () => GiveBack(lease));
                 break;
             case var _ when stage == Stage.Score && State.InProgress:
-                foreach (int block in Unsettled(lease.Range))
-                {
-                    _awaiting.Add(block);
-                    Block(block).Tell(new ImageChildren.BlockLeaseFailed(failure, lease.Range.BlockCount));
-                }
-                Resolve();
+                foreach (int block in Unsettled(lease.Range).ToList())
+                    Await(block, new ImageChildren.BlockLeaseFailed(failure, lease.Range.BlockCount));
+                Resolve(lease.Planned);
                 break;
             default:
                 Enqueue(_ => [], () =>
@@ -609,20 +635,25 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         Write();
     }
 
-    /// <summary>Results wait for others while devices have work; as soon as something waits for them they are written.</summary>
+    /// <summary>Results wait for others while devices have work, and less long when somebody waits for what follows from them.</summary>
     private void MaybeFlush()
     {
-        if (Writing || Queued == 0)
+        // Blocks answer at once, and what they say belongs with the rest of their lease.
+        if (Writing || Queued == 0 || _awaiting.Count > 0)
             return;
-        var left = _lastWrite + _settings.CommitInterval - Now;
-        if (!_book.Busy || !Working || Queued >= LeasePlan.MaxBlocks || (_waiting.Count > 0 && Next() is null))
+        bool wanted = _waiting.Count > 0 && Next() is null;
+        var left = _lastWrite + (wanted ? _settings.CommitInterval / WantedSooner : _settings.CommitInterval) - Now;
+        if (!_book.Busy || !Working || Queued >= LeasePlan.MaxBlocks)
             Write();
-        else if (Queued <= _counts)
+        else if (!wanted && Queued <= _counts)
             return; // The counts of a lease alone go with the results of the next.
         else if (left <= TimeSpan.Zero)
             Write();
-        else if (!Timers!.IsTimerActive("commit"))
-            Timers.StartSingleTimer("commit", CommitNow.Instance, left);
+        else if (_commitAt is null || Now + left < _commitAt)
+            {
+            _commitAt = Now + left;
+            Timers!.StartSingleTimer("commit", CommitNow.Instance, left);
+        }
     }
 
     private void Write()

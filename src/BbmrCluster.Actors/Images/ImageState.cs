@@ -115,7 +115,7 @@ internal sealed record ImageState
         bool allocated = unit.Stage is Stage.Pack or Stage.Reconstruct or Stage.Finish;
         return new LeaseWork(Job!, unit.Stage, unit.FirstBlock, unit.BlockCount, attempt, Facts, strips, allocated ? Scales : null,
             unit.Stage == Stage.Finish && Job!.Kind != JobKind.Upscale ? ScoresAtScales() : null, [.. Quarantined],
-            unit.Stage == Stage.Commit ? Outputs : [], Tally with { Seconds = Tally.Seconds + seconds });
+            unit.Stage == Stage.Commit ? Outputs : [], unit.Stage == Stage.Finish ? Tally with { Seconds = Tally.Seconds + seconds } : JobTally.Empty);
     }
 
     /// <summary>SSE as [block, scale index]; zeros for quarantined blocks.</summary>

@@ -47,15 +47,11 @@ internal static class FromWire
         "ia" => new ImageCommands.AcknowledgeOutcome(new(m.Image), new(m.Run)),
         "iw" => new ImageCommands.SweepImage(new(m.Image), m.Flag),
         "lq" => new ImageCommands.RequestLeases(new(m.Image), new(m.Worker), m.Number, [.. m.Names], m.Flag),
-        "lg" => new LeaseReplies.LeaseGranted(new(m.Image), Lease(m.Lease), Work(m.Work), Blob(m.Blob)),
-        "ln" => new LeaseReplies.LeasesExhausted(new(m.Image)),
+        "lm" => new LeaseReplies.LeasesGranted(new(m.Image), Granted(m.Granted), m.Flag),
         "lw" => new LeaseReplies.WorkReady(new(m.Image)),
         "lx" => new LeaseReplies.LeaseCancelled(new(m.Image), Lease(m.Lease)),
-        "la" => new LeaseReplies.LeaseAcknowledged(new(m.Image), Lease(m.Lease)),
-        "lr" => new LeaseFacts.LeaseReported(new(m.Image), Lease(m.Lease), Report(m.Report)),
-        "le" => new LeaseFacts.LeaseEnded(new(m.Image), Lease(m.Lease), Counts(m.Counts)),
-        "lf" => new LeaseFacts.LeaseFailed(new(m.Image), Lease(m.Lease), (FailureClass)m.Number, m.Text, Blob(m.Blob), m.HasCode ? m.Code : null),
-        "lb" => new LeaseFacts.LeaseReturned(new(m.Image), Lease(m.Lease)),
+        "lk" => new LeaseReplies.LeasesAcknowledged(new(m.Image), [.. m.Leases.Select(Lease)]),
+        "lt" => new LeaseFacts.LeasesTold(new(m.Image), [.. m.Facts.Select(LeaseFact)]),
         "lh" => new LeaseFacts.LeasesHeld(new(m.Image), [.. m.Leases.Select(Lease)]),
         "bw" => new BrokerFacts.WorkerPresent(Worker(m.Workers[0])),
         "bi" => new BrokerFacts.ImageWaiting(new(m.Image), new(m.Archive), new(m.Priority), m.Text, m.Number),
@@ -146,6 +142,20 @@ internal static class FromWire
     private static ImageEvents.ScalesAllocated Allocated(W.Allocated wire) => new(wire.Scales.ToByteArray(), wire.HasMethod ? wire.Method : null,
         wire.HasSse ? wire.Sse : null, wire.HasDualBound ? wire.DualBound : null);
 
+    private static List<LeaseReplies.GrantedLease> Granted(IReadOnlyList<W.Granted> wires)
+    {
+        if (wires.Count == 0)
+            return [];
+        var job = Job(wires[0].Work.Job);
+        return [.. wires.Select(wire => new LeaseReplies.GrantedLease(Lease(wire.Lease), Work(wire.Work, job), Blob(wire.Whole)))];
+    }
+
+    private static LeaseFacts.ILeaseFact LeaseFact(W.LeaseFact wire) =>
+        wire.Report is { } report ? new LeaseFacts.LeaseReported(Lease(wire.Lease), Report(report))
+        : wire.Ended is { } ended ? new LeaseFacts.LeaseEnded(Lease(wire.Lease), Counts(ended))
+        : wire.Failed is { } failed ? new LeaseFacts.LeaseFailed(Lease(wire.Lease), (FailureClass)failed.Failure_, failed.Message, Blob(failed.Lost), failed.HasCode ? failed.Code : null)
+        : new LeaseFacts.LeaseReturned(Lease(wire.Lease));
+
     private static LeaseId Lease(W.Lease wire) => new(wire.Epoch, wire.Number);
 
     private static BlobRef? Blob(W.Blob? wire) => wire is null ? null : new(wire.Name, wire.Length, wire.Hash);
@@ -177,8 +187,10 @@ internal static class FromWire
         wire.BisectedLeases, wire.ResumedLeases, wire.Seconds, wire.HasAllocationMethod ? wire.AllocationMethod : null,
         wire.HasAllocationSse ? wire.AllocationSse : null, wire.HasAllocationDualBound ? wire.AllocationDualBound : null);
 
-    public static LeaseWork Work(W.Work wire) => new(
-        Job(wire.Job), (Stage)wire.Stage, wire.FirstBlock, wire.BlockCount, wire.Attempt, wire.Facts is { } facts ? Facts(facts) : null,
+    public static LeaseWork Work(W.Work wire) => Work(wire, Job(wire.Job));
+
+    private static LeaseWork Work(W.Work wire, ImageJob job) => new(
+        job, (Stage)wire.Stage, wire.FirstBlock, wire.BlockCount, wire.Attempt, wire.Facts is { } facts ? Facts(facts) : null,
         [.. wire.Strips.Select(Strip)], wire.HasScales ? wire.Scales.ToByteArray() : null, wire.HasScores ? [.. wire.Scores] : null,
         [.. wire.Quarantined], [.. wire.Outputs.Select(File)], Tally(wire.Tally));
 

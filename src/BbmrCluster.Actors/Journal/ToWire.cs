@@ -50,15 +50,15 @@ internal static class ToWire
         ImageCommands.AcknowledgeOutcome m => new() { Image = m.ImageId.Value, Run = m.Run.Value },
         ImageCommands.SweepImage m => new() { Image = m.ImageId.Value, Flag = m.Unfinished },
         ImageCommands.RequestLeases m => new() { Image = m.ImageId.Value, Worker = m.Worker.Value, Number = m.Count, Names = { m.DeviceClasses }, Flag = m.Second },
-        LeaseReplies.LeaseGranted m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease), Work = Work(m.Work), Blob = Blob(m.Whole) },
-        LeaseReplies.LeasesExhausted m => new() { Image = m.ImageId.Value },
+        LeaseReplies.LeasesGranted m => new()
+        {
+            Image = m.ImageId.Value, Granted = { m.Leases.Select((lease, i) => new W.Granted { Lease = Lease(lease.Lease), Work = Work(lease.Work, withJob: i == 0), Whole = Blob(lease.Whole) }) },
+            Flag = m.Exhausted,
+        },
         LeaseReplies.WorkReady m => new() { Image = m.ImageId.Value },
         LeaseReplies.LeaseCancelled m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease) },
-        LeaseReplies.LeaseAcknowledged m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease) },
-        LeaseFacts.LeaseReported m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease), Report = Report(m.Report) },
-        LeaseFacts.LeaseEnded m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease), Counts = Counts(m.Counts) },
-        LeaseFacts.LeaseFailed m => With(new() { Image = m.ImageId.Value, Lease = Lease(m.Lease), Number = (int)m.Failure, Text = m.Message, Blob = Blob(m.Lost) }, m.Code),
-        LeaseFacts.LeaseReturned m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease) },
+        LeaseReplies.LeasesAcknowledged m => new() { Image = m.ImageId.Value, Leases = { m.Leases.Select(Lease) } },
+        LeaseFacts.LeasesTold m => new() { Image = m.ImageId.Value, Facts = { m.Facts.Select(LeaseFact) } },
         LeaseFacts.LeasesHeld m => new() { Image = m.ImageId.Value, Leases = { m.Leases.Select(Lease) } },
         BrokerFacts.WorkerPresent m => new() { Workers = { Worker(m.Worker) } },
         BrokerFacts.ImageWaiting m => new() { Image = m.ImageId.Value, Archive = m.ArchiveId.Value, Priority = m.Priority.Value, Text = m.DeviceClass, Number = m.Useful },
@@ -74,6 +74,26 @@ internal static class ToWire
         },
         _ => throw new ArgumentException($"{message.GetType()} is not a message between nodes.", nameof(message)),
     };
+
+    private static W.LeaseFact LeaseFact(LeaseFacts.ILeaseFact fact)
+    {
+        var wire = new W.LeaseFact { Lease = Lease(fact.Lease) };
+        switch (fact)
+        {
+            case LeaseFacts.LeaseReported reported:
+                wire.Report = Report(reported.Report);
+                break;
+            case LeaseFacts.LeaseEnded ended:
+                wire.Ended = Counts(ended.Counts);
+                break;
+            case LeaseFacts.LeaseFailed failed:
+                wire.Failed = new W.Failure { Failure_ = (int)failed.Failure, Message = failed.Message, Lost = Blob(failed.Lost) };
+                if (failed.Code is { } code)
+                    wire.Failed.Code = code;
+                break;
+        }
+        return wire;
+    }
 
     private static W.ImageEvent ImageEvent(ImageEvents.IImageEvent one) => one switch
     {
@@ -332,11 +352,11 @@ internal static class ToWire
         return wire;
     }
 
-    public static W.Work Work(LeaseWork work)
+    public static W.Work Work(LeaseWork work, bool withJob = true)
     {
         var wire = new W.Work
         {
-            Job = Job(work.Job),
+            Job = withJob ? Job(work.Job) : null,
             Stage = (int)work.Stage,
             FirstBlock = work.FirstBlock,
             BlockCount = work.BlockCount,

@@ -29,7 +29,7 @@ internal static class ImageCommands
     /// </summary>
     public sealed record SweepImage(ImageId ImageId, bool Unfinished) : IWithImageId, IWireMessage;
 
-    /// <summary>The sender has room for so many leases. Answered by grants and, when they are fewer, <see cref="LeaseReplies.LeasesExhausted"/>.</summary>
+    /// <summary>The sender has room for so many leases. Answered once, by <see cref="LeaseReplies.LeasesGranted"/>.</summary>
     /// <param name="ImageId">The image.</param>
     /// <param name="Worker">The sender.</param>
     /// <param name="Count">At most so many.</param>
@@ -41,11 +41,14 @@ internal static class ImageCommands
 /// <summary>What a coordinator tells the holder of leases.</summary>
 internal static class LeaseReplies
 {
-    /// <summary>A lease, complete in itself. What would be too large for a message lies in a blob: then the work here lacks its lists.</summary>
-    public sealed record LeaseGranted(ImageId ImageId, LeaseId Lease, LeaseWork Work, BlobRef? Whole = null) : IWireMessage;
+    /// <summary>The answer to a request.</summary>
+    /// <param name="ImageId">The image.</param>
+    /// <param name="Leases">At most as many as were asked for.</param>
+    /// <param name="Exhausted">No more for now; <see cref="WorkReady"/> follows when there is. Else fewer than asked for only because a message is full.</param>
+    public sealed record LeasesGranted(ImageId ImageId, IReadOnlyList<GrantedLease> Leases, bool Exhausted) : IWireMessage;
 
-    /// <summary>No more for now; <see cref="WorkReady"/> follows when there is.</summary>
-    public sealed record LeasesExhausted(ImageId ImageId) : IWireMessage;
+    /// <summary>A lease, complete in itself. What would be too large for a message lies in a blob: then the work here lacks its lists.</summary>
+    public sealed record GrantedLease(LeaseId Lease, LeaseWork Work, BlobRef? Whole = null);
 
     /// <summary>There is work again: ask.</summary>
     public sealed record WorkReady(ImageId ImageId) : IWireMessage;
@@ -53,33 +56,38 @@ internal static class LeaseReplies
     /// <summary>Stop working on a lease and give it back.</summary>
     public sealed record LeaseCancelled(ImageId ImageId, LeaseId Lease) : IWireMessage;
 
-    /// <summary>The end of a lease is known here, also when it is a duplicate or too late.</summary>
-    public sealed record LeaseAcknowledged(ImageId ImageId, LeaseId Lease) : IWireMessage;
+    /// <summary>The ends of leases are known here, also when they are duplicates or too late.</summary>
+    public sealed record LeasesAcknowledged(ImageId ImageId, IReadOnlyList<LeaseId> Leases) : IWireMessage;
 }
 
 /// <summary>What workers tell about leases; cannot be rejected. The first correct result of a range counts, whichever lease it comes from.</summary>
 internal static class LeaseFacts
 {
+    /// <summary>What a worker has to tell about one image, in order.</summary>
+    public sealed record LeasesTold(ImageId ImageId, IReadOnlyList<ILeaseFact> Facts) : IWithImageId, IWireMessage;
+
     /// <summary>A result or a sign of life.</summary>
-    public sealed record LeaseReported(ImageId ImageId, LeaseId Lease, StageReport Report) : IWithImageId, IWireMessage;
+    public sealed record LeaseReported(LeaseId Lease, StageReport Report) : ILeaseFact;
 
     /// <summary>The device is through with the lease. Repeated until acknowledged.</summary>
-    public sealed record LeaseEnded(ImageId ImageId, LeaseId Lease, DeviceCounts Counts) : ILeaseEnd, IWireMessage;
+    public sealed record LeaseEnded(LeaseId Lease, DeviceCounts Counts) : ILeaseEnd;
 
     /// <summary>The lease failed. Repeated until acknowledged.</summary>
-    public sealed record LeaseFailed(ImageId ImageId, LeaseId Lease, FailureClass Failure, string Message, BlobRef? Lost, string? Code) : ILeaseEnd, IWireMessage;
+    public sealed record LeaseFailed(LeaseId Lease, FailureClass Failure, string Message, BlobRef? Lost, string? Code) : ILeaseEnd;
 
     /// <summary>The lease was taken back before it was through. Repeated until acknowledged.</summary>
-    public sealed record LeaseReturned(ImageId ImageId, LeaseId Lease) : ILeaseEnd, IWireMessage;
+    public sealed record LeaseReturned(LeaseId Lease) : ILeaseEnd;
 
     /// <summary>Leases that wait for their device are still held.</summary>
     public sealed record LeasesHeld(ImageId ImageId, IReadOnlyList<LeaseId> Leases) : IWithImageId, IWireMessage;
 
-    /// <summary>The last word on a lease.</summary>
-    public interface ILeaseEnd : IWithImageId
+    public interface ILeaseFact
     {
         LeaseId Lease { get; }
     }
+
+    /// <summary>The last word on a lease.</summary>
+    public interface ILeaseEnd : ILeaseFact;
 }
 
 /// <summary>What the journal of an image holds.</summary>
@@ -129,6 +137,9 @@ internal static class ImageEvents
 /// <summary>Between a coordinator and its block, allocator and reconstruction children; never leaves the process.</summary>
 internal static class ImageChildren
 {
+    /// <summary>The actor is given a block.</summary>
+    public sealed record BlockGiven(Images.BlockFate Fate) : INoSerializationVerificationNeeded;
+
     /// <summary>Scores of one block from a lease of so many blocks.</summary>
     public sealed record BlockResult(double[] Sse, int LeaseSize) : INoSerializationVerificationNeeded, IDeadLetterSuppression;
 

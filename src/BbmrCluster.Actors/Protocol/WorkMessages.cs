@@ -55,7 +55,10 @@ internal static class DeviceMessages
 {
     public sealed record RunLease(ImageId ImageId, LeaseId Lease, LeaseWork Work, BlobRef? Whole, CancellationToken Cancellation) : INoSerializationVerificationNeeded;
 
+    /// <summary>The lease no longer waits for its device.</summary>
+    public sealed record DeviceStarted(ImageId ImageId, LeaseId Lease) : INoSerializationVerificationNeeded;
+
     public sealed record DeviceReport(ImageId ImageId, LeaseId Lease, StageReport Report) : INoSerializationVerificationNeeded;
 
-    public sealed record DeviceEnded(LeaseFacts.ILeaseEnd End) : INoSerializationVerificationNeeded;
+    public sealed record DeviceEnded(ImageId ImageId, LeaseFacts.ILeaseEnd End) : INoSerializationVerificationNeeded;
 }

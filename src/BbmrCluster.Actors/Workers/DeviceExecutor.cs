@@ -20,7 +20,7 @@ internal sealed class DeviceExecutor : ReceiveActor
     public DeviceExecutor(DeviceSlot slot)
     {
         _slot = slot;
-        Receive<DeviceMessages.RunLease>(lease => Context.Parent.Tell(new DeviceMessages.DeviceEnded(Run(lease))));
+        Receive<DeviceMessages.RunLease>(lease => Context.Parent.Tell(new DeviceMessages.DeviceEnded(lease.ImageId, Run(lease))));
     }
 
     public static Props Props(DeviceSlot slot) => Akka.Actor.Props.Create(() => new DeviceExecutor(slot)).WithDispatcher(Dispatcher);
@@ -31,7 +31,7 @@ internal sealed class DeviceExecutor : ReceiveActor
     {
         var (image, id) = (lease.ImageId, lease.Lease);
         if (lease.Cancellation.IsCancellationRequested)
-            return new LeaseFacts.LeaseReturned(image, id);
+            return new LeaseFacts.LeaseReturned(id);
         if (_runner is null)
         {
             try
@@ -40,29 +40,28 @@ internal sealed class DeviceExecutor : ReceiveActor
             }
             catch (Exception error)
             {
-                return new LeaseFacts.LeaseFailed(image, id, FailureClass.Permanent, error.Message, null, "device");
+                return new LeaseFacts.LeaseFailed(id, FailureClass.Permanent, error.Message, null, "device");
             }
         }
         var manager = Context.Parent;
-        // A sign of life before the first result: the lease is no longer waiting for the device.
-        manager.Tell(new DeviceMessages.DeviceReport(image, id, new Working()));
+        manager.Tell(new DeviceMessages.DeviceStarted(image, id));
         try
         {
             var work = lease.Whole is null ? lease.Work
                 : ProtocolSerializer.Work((_slot.ReadBlob ?? throw new InvalidOperationException("this worker has no blob store"))(lease.Whole));
-            return new LeaseFacts.LeaseEnded(image, id, _runner.Run(work, report => manager.Tell(new DeviceMessages.DeviceReport(image, id, report)), lease.Cancellation));
+            return new LeaseFacts.LeaseEnded(id, _runner.Run(work, report => manager.Tell(new DeviceMessages.DeviceReport(image, id, report)), lease.Cancellation));
         }
         catch (OperationCanceledException) when (lease.Cancellation.IsCancellationRequested)
         {
-            return new LeaseFacts.LeaseReturned(image, id);
+            return new LeaseFacts.LeaseReturned(id);
         }
         catch (StageFailedException failed)
         {
-            return new LeaseFacts.LeaseFailed(image, id, failed.Failure, failed.Message, failed.Lost, failed.Code);
+            return new LeaseFacts.LeaseFailed(id, failed.Failure, failed.Message, failed.Lost, failed.Code);
         }
         catch (Exception error)
         {
-            return new LeaseFacts.LeaseFailed(image, id, FailureClass.Transient, error.Message, null, null);
+            return new LeaseFacts.LeaseFailed(id, FailureClass.Transient, error.Message, null, null);
         }
     }
 }

@@ -19,6 +19,9 @@ internal sealed record WaitingImage(ImageId Id, ArchiveId Archive, Priority Prio
 /// <param name="Speed">Blocks per second; 0 when not known yet.</param>
 internal sealed record PresentWorker(WorkerId Id, int Devices, IReadOnlyList<string> Classes, double Speed)
 {
+    /// <summary>Leases that it wants in hand.</summary>
+    public int Credit => Devices * PullCredit.Of(Speed > 0 ? Images.LeasePlan.MaxBlocks * Devices / Speed : 1);
+
     public bool Serves(string deviceClass) => Classes.Count == 0 || Classes.Contains(deviceClass, StringComparer.Ordinal);
 }
 
@@ -37,7 +40,7 @@ internal sealed record PresentWorker(WorkerId Id, int Devices, IReadOnlyList<str
 /// </remarks>
 internal static class Placement
 {
-    private const int CreditPerDevice = 2, PortionsPerWorker = 4, Spare = 3;
+    private const int PortionsPerWorker = 4, Spare = 3;
 
     /// <summary>Assigns workers.</summary>
     /// <param name="images">Images with work.</param>
@@ -105,7 +108,7 @@ internal static class Placement
 
     private static void Spread(ArchivePlan archive)
     {
-        var needs = archive.Parts.ToDictionary(part => part.Key, part => Math.Max(1, (int)Math.Ceiling(CreditPerDevice * part.Key.Worker.Devices * part.Value / part.Key.Capacity)));
+        var needs = archive.Parts.ToDictionary(part => part.Key, part => Math.Max(1, (int)Math.Ceiling(part.Key.Worker.Credit * part.Value / part.Key.Capacity)));
         var left = archive.Images.ToDictionary(image => image, image => image.Useful);
         var chosen = archive.Parts.Keys.ToDictionary(worker => worker, _ => new List<WaitingImage>());
         foreach (var image in archive.Images)

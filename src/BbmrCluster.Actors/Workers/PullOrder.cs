@@ -59,6 +59,12 @@ internal sealed class PullOrder
         return best.Images.First(image => !_dry.Contains(image) && !busy(image));
     }
 
+    /// <summary>Seconds of a device that a lease of late took.</summary>
+    public double UsualSeconds => _usual;
+
+    /// <summary>Whether the image is known to have nothing.</summary>
+    public bool IsDry(ImageId image) => _dry.Contains(image) || !_archives.ContainsKey(image);
+
     public void SetDry(ImageId image)
     {
         if (_archives.ContainsKey(image))

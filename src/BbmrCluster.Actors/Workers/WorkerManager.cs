@@ -8,13 +8,17 @@ using BbmrCluster.Actors.Work;
 namespace BbmrCluster.Actors.Workers;
 
 /// <summary>
-/// Pulls leases from the images it is assigned to and hands them to its devices: two a device, so that a device finds the
-/// next one when it is through with the last. Passes reports on in order and repeats the end of a lease until it is
+/// Pulls leases from the images it is assigned to and hands them to its devices: two a device, or as many short ones as
+/// keep it busy for a while, so that a device finds the next one when it is through with the last. Passes on in order what
+/// devices report, several leases in a message where they are short, and repeats the end of a lease until it is
 /// acknowledged. It decides nothing about work.
 /// </summary>
 internal sealed class WorkerManager : ReceiveActor, IWithTimers
 {
-    private const int CreditPerDevice = 2;
+    // What is told about an image goes with one message at this size, or at this age.
+    private const int MostTold = 64;
+
+    private static readonly TimeSpan TellInterval = TimeSpan.FromMilliseconds(100);
 
     private readonly WorkerId _id;
     private readonly IActorRef _broker, _images;
@@ -24,6 +28,7 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
     private readonly string[] _classes;
     private readonly Dictionary<(ImageId Image, LeaseId Lease), Held> _held = [];
     private readonly Dictionary<(ImageId Image, LeaseId Lease), LeaseFacts.ILeaseEnd> _unacknowledged = [];
+    private readonly Dictionary<ImageId, List<LeaseFacts.ILeaseFact>> _untold = [];
     private readonly Dictionary<ImageId, int> _asked = [];
     private readonly PullOrder _order = new();
     private readonly CancellationToken _shutdown;
@@ -55,11 +60,13 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
             }
             Ask();
         });
-        Receive<LeaseReplies.LeaseGranted>(Take);
-        Receive<LeaseReplies.LeasesExhausted>(none =>
+        Receive<LeaseReplies.LeasesGranted>(granted =>
         {
-            _asked.Remove(none.ImageId);
-            _order.SetDry(none.ImageId);
+            _asked.Remove(granted.ImageId);
+            foreach (var lease in granted.Leases)
+                Take(granted.ImageId, lease);
+            if (granted.Exhausted)
+                SetDry(granted.ImageId);
             Ask();
         });
         Receive<LeaseReplies.WorkReady>(ready =>
@@ -75,17 +82,19 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
                 held.Cancellation.Cancel();
             }
         });
-        Receive<LeaseReplies.LeaseAcknowledged>(known =>
+        Receive<LeaseReplies.LeasesAcknowledged>(known =>
         {
-            _unacknowledged.Remove((known.ImageId, known.Lease));
+            foreach (var lease in known.Leases)
+                _unacknowledged.Remove((known.ImageId, lease));
             LeaveWhenIdle();
         });
-        Receive<DeviceMessages.DeviceReport>(report =>
+        Receive<DeviceMessages.DeviceStarted>(started =>
         {
-            if (_held.TryGetValue((report.ImageId, report.Lease), out var held))
+            if (_held.TryGetValue((started.ImageId, started.Lease), out var held))
                 held.StartedAt ??= Now;
-            _images.Tell(new LeaseFacts.LeaseReported(report.ImageId, report.Lease, report.Report));
         });
+        Receive<DeviceMessages.DeviceReport>(report => Tell(report.ImageId, new LeaseFacts.LeaseReported(report.Lease, report.Report)));
+        Receive<TellNow>(_ => TellAll());
         Receive<DeviceMessages.DeviceEnded>(Release);
         Receive<Terminated>(_ => Context.Stop(Self));
         Receive<Tick>(_ => Repeat());
@@ -162,10 +171,15 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
     {
         if (_leaving is not null || _draining)
             return;
-        int free = (_devices.Count(device => !device.Stuck) * CreditPerDevice) - _held.Values.Count(held => !held.Device.Stuck) - _asked.Values.Sum();
-        if (free > 0 && _order.Next(_asked.ContainsKey) is { } image)
+        int devices = _devices.Count(device => !device.Stuck), credit = devices * Credit();
+        int free = credit - _held.Values.Count(held => !held.Device.Stuck) - _asked.Values.Sum();
+        // Several at once where leases are short.
+        if (free > 0 && (free >= credit / 2 || _devices.Exists(device => !device.Stuck && device.Leases < 2)) && _order.Next(_asked.ContainsKey) is { } image)
             Request(image, free, second: false);
     }
+
+    // Beside a lease of a whole image, which may take long, nothing else is to wait.
+    private int Credit() => _held.Values.Any(held => held.IsWhole) ? PullCredit.Least : PullCredit.Of(_order.UsualSeconds);
 
     /// <summary>A device that stands idle asks for a second lease of what others take long with.</summary>
     private void AskForSeconds()
@@ -182,32 +196,37 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
     private void Request(ImageId image, int count, bool second)
     {
         _asked[image] = count;
+        // What it has to hear goes first, and may make more ready.
+        TellImage(image);
         _images.Tell(new ImageCommands.RequestLeases(image, _id, count, _classes, second));
     }
 
-    private void Take(LeaseReplies.LeaseGranted granted)
+    private void Take(ImageId image, LeaseReplies.GrantedLease granted)
     {
-        if (_asked.TryGetValue(granted.ImageId, out int left) && left > 1)
-            _asked[granted.ImageId] = left - 1;
-        else
-            _asked.Remove(granted.ImageId);
-        var device = _devices.Where(device => !device.Stuck).MinBy(device => device.Leases) ?? _devices[0];
-        var held = new Held(device, granted.Work, Now, _order.Taken(granted.ImageId), CancellationTokenSource.CreateLinkedTokenSource(_shutdown));
-        if (!_held.TryAdd((granted.ImageId, granted.Lease), held))
+        if (_held.ContainsKey((image, granted.Lease)))
             return;
+        var device = _devices.Where(device => !device.Stuck).MinBy(device => device.Leases) ?? _devices[0];
+        var held = new Held(device, granted.Work, Now, _order.Taken(image), CancellationTokenSource.CreateLinkedTokenSource(_shutdown));
+        _held.Add((image, granted.Lease), held);
         device.Leases++;
-        device.Ref.Tell(new DeviceMessages.RunLease(granted.ImageId, granted.Lease, granted.Work, granted.Whole, held.Cancellation.Token));
-        Ask();
+        device.Ref.Tell(new DeviceMessages.RunLease(image, granted.Lease, granted.Work, granted.Whole, held.Cancellation.Token));
+    }
+
+    // An image that has nothing more to give may be waiting for what it has not been told.
+    private void SetDry(ImageId image)
+    {
+        _order.SetDry(image);
+        TellImage(image);
     }
 
     private void Release(DeviceMessages.DeviceEnded ended)
     {
-        var key = (ended.End.ImageId, ended.End.Lease);
-        // The token source is left to the collector: a cancellation may still be on its way.
+        var key = (ended.ImageId, ended.End.Lease);
         if (_held.Remove(key, out var held))
         {
             held.Device.Leases--;
-            Measure(held, ended.End);
+            held.Cancellation.Dispose();
+            Measure(ended.ImageId, held, ended.End);
         }
         else if (_devices.Find(device => device.Ref.Equals(Sender)) is { Stuck: true } device)
         {
@@ -215,18 +234,18 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
             device.Stuck = false;
         }
         _unacknowledged[key] = ended.End;
-        _images.Tell(ended.End);
+        Tell(ended.ImageId, ended.End);
         if (_draining && _held.Count == 0)
             Present();
         Ask();
     }
 
-    private void Measure(Held held, LeaseFacts.ILeaseEnd end)
+    private void Measure(ImageId image, Held held, LeaseFacts.ILeaseEnd end)
     {
         double seconds = held.StartedAt is { } started ? (Now - started).TotalSeconds : 0;
-        _order.Settle(end.ImageId, held.Charged, seconds);
+        _order.Settle(image, held.Charged, seconds);
         // Stages of the whole image say nothing about the speed of blocks.
-        if (end is not LeaseFacts.LeaseEnded || held.Stage is not (Stage.Score or Stage.Pack or Stage.Reconstruct) || seconds <= 0)
+        if (end is not LeaseFacts.LeaseEnded || held.IsWhole || seconds <= 0)
             return;
         double speed = _devices.Count * held.BlockCount / seconds;
         _blocksPerSecond = _blocksPerSecond == 0 ? speed : (0.95 * _blocksPerSecond) + (0.05 * speed);
@@ -241,9 +260,36 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
             _held.Remove(key);
             held.Device.Leases--;
             _order.Settle(key.Image, held.Charged, 0);
-            _unacknowledged[key] = new LeaseFacts.LeaseReturned(key.Image, key.Lease);
-            _images.Tell(_unacknowledged[key]);
+            _unacknowledged[key] = new LeaseFacts.LeaseReturned(key.Lease);
+            Tell(key.Image, _unacknowledged[key]);
         }
+        TellAll();
+    }
+
+    // ---- telling -------------------------------------------------------------------------------------------------
+
+    /// <summary>Goes with what follows soon, unless the image may be waiting for it.</summary>
+    private void Tell(ImageId image, LeaseFacts.ILeaseFact fact)
+    {
+        if (!_untold.TryGetValue(image, out var facts))
+            _untold.Add(image, facts = []);
+        facts.Add(fact);
+        if (facts.Count >= MostTold || (fact is LeaseFacts.ILeaseEnd && (_order.IsDry(image) || _order.UsualSeconds > TellInterval.TotalSeconds)))
+            TellImage(image);
+        else if (!Timers!.IsTimerActive("tell"))
+            Timers.StartSingleTimer("tell", TellNow.Instance, TellInterval);
+    }
+
+    private void TellImage(ImageId image)
+    {
+        if (_untold.Remove(image, out var facts))
+            _images.Tell(new LeaseFacts.LeasesTold(image, facts));
+    }
+
+    private void TellAll()
+    {
+        foreach (var image in _untold.Keys.ToList())
+            TellImage(image);
     }
 
     // Messages may be lost between nodes: everything that waits for an answer is said again.
@@ -251,8 +297,11 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
     {
         FindStuck();
         Present();
-        foreach (var end in _unacknowledged.Values)
-            _images.Tell(end);
+        foreach (var image in _unacknowledged.GroupBy(pair => pair.Key.Image, pair => pair.Value))
+        {
+            foreach (var ends in image.Chunk(MostTold))
+                _images.Tell(new LeaseFacts.LeasesTold(image.Key, ends));
+        }
         foreach (var image in _held.Where(pair => pair.Value.StartedAt is null).GroupBy(pair => pair.Key.Image))
             _images.Tell(new LeaseFacts.LeasesHeld(image.Key, [.. image.Select(pair => pair.Key.Lease)]));
         _asked.Clear();
@@ -291,6 +340,9 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
 
         public Stage Stage { get; } = work.Stage;
 
+        /// <summary>A lease of the whole image.</summary>
+        public bool IsWhole { get; } = work.Stage is not (Stage.Score or Stage.Pack or Stage.Reconstruct);
+
         public int FirstBlock { get; } = work.FirstBlock;
 
         public int BlockCount { get; } = work.BlockCount;
@@ -304,6 +356,11 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         public DateTimeOffset? StartedAt { get; set; }
 
         public DateTimeOffset? CancelledAt { get; set; }
+    }
+
+    private sealed record TellNow : INoSerializationVerificationNeeded, IDeadLetterSuppression
+    {
+        public static TellNow Instance { get; } = new();
     }
 
     private sealed record Leave : INoSerializationVerificationNeeded

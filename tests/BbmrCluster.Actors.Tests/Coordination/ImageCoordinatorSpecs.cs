@@ -37,7 +37,7 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
         Report(ingest, new ImageProbed(Facts()));
         Report(ingest, new StripIngested(new StripBlobs(0, Raw: new BlobRef("first", 1, "h"))));
         Report(ingest, new StripIngested(new StripBlobs(0, Raw: new BlobRef("second", 1, "h"))));
-        Tell(new LeaseFacts.LeaseReported(_job.Id, new LeaseId(7, 7), new StripIngested(new StripBlobs(1, Raw: new BlobRef("other-epoch", 1, "h")))));
+        Tell(new LeaseFacts.LeasesTold(_job.Id, [new LeaseFacts.LeaseReported(new LeaseId(7, 7), new StripIngested(new StripBlobs(1, Raw: new BlobRef("other-epoch", 1, "h"))))]));
         await End(ingest);
 
         var score = await Grant();
@@ -47,8 +47,8 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
         Assert.Equal("other-epoch", other.Work.Strips[0].Raw!.Name);
 
         // Acknowledged, though nobody knows that lease (any more).
-        Tell(new LeaseFacts.LeaseEnded(_job.Id, new LeaseId(7, 7), new DeviceCounts([], 0, 0)));
-        Assert.Equal(new LeaseId(7, 7), (await Expect<LeaseReplies.LeaseAcknowledged>()).Lease);
+        Tell(new LeaseFacts.LeasesTold(_job.Id, [new LeaseFacts.LeaseEnded(new LeaseId(7, 7), new DeviceCounts([], 0, 0))]));
+        Assert.Equal(new LeaseId(7, 7), Assert.Single((await Expect<LeaseReplies.LeasesAcknowledged>()).Leases));
         await End(ingest);
     }
 
@@ -57,8 +57,8 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
     {
         Open(new RunId("one"));
         var ingest = await Grant();
-        Tell(new LeaseFacts.LeaseReported(_job.Id, new LeaseId(7, 7), new OutputsCommitted()));
-        Tell(new LeaseFacts.LeaseReported(_job.Id, new LeaseId(7, 8), new AlreadyDone("forged")));
+        Tell(new LeaseFacts.LeasesTold(_job.Id, [new LeaseFacts.LeaseReported(new LeaseId(7, 7), new OutputsCommitted())]));
+        Tell(new LeaseFacts.LeasesTold(_job.Id, [new LeaseFacts.LeaseReported(new LeaseId(7, 8), new AlreadyDone("forged"))]));
         Report(ingest, new AlreadyDone("the report"));
         Assert.Equal(new ImageOutcome.Skipped("the report"), (await Expect<ArchiveFacts.ImageClosed>()).Outcome);
     }
@@ -84,7 +84,7 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
         await Expect<ArchiveFacts.ImageStopped>();
         Assert.Equal(1, _folder.Entries(_job.Id));
         Tell(new ImageCommands.RequestLeases(_job.Id, Worker, 1, []));
-        await Expect<LeaseReplies.LeasesExhausted>();
+        Assert.Empty((await Expect<LeaseReplies.LeasesGranted>()).Leases);
         Open(new RunId("one"));
         Assert.Equal(Stage.Ingest, (await Grant()).Work.Stage);
     }
@@ -95,9 +95,9 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
         Open(new RunId("one"));
         await Expect<ArchiveFacts.ImageNotified>();
         _node.Images.Tell(new ImageCommands.RequestLeases(_job.Id, Worker, 2, ["cuda-sm90"]), _kit.TestActor);
-        await Expect<LeaseReplies.LeasesExhausted>();
+        Assert.Empty((await Expect<LeaseReplies.LeasesGranted>()).Leases);
         _node.Images.Tell(new ImageCommands.RequestLeases(_job.Id, Worker, 2, ["cuda-sm90", "fake"]), _kit.TestActor);
-        await Expect<LeaseReplies.LeaseGranted>();
+        Assert.Single((await Expect<LeaseReplies.LeasesGranted>()).Leases);
     }
 
     [Fact]
@@ -107,12 +107,12 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
         _node.Images.Tell(new ImageCommands.OpenImage(job.Id, new ArchiveId("x"), new RunId("one"), new WorkPolicy(), job), _kit.TestActor);
         await Expect<ArchiveFacts.ImageNotified>();
         _node.Images.Tell(new ImageCommands.RequestLeases(job.Id, Worker, 1, []), _kit.TestActor);
-        var ingest = await Expect<LeaseReplies.LeaseGranted>();
-        Tell(new LeaseFacts.LeaseReported(job.Id, ingest.Lease, new ImageProbed(Facts() with { Width = 128, Height = 200 * 128 })));
+        var ingest = (await Expect<LeaseReplies.LeasesGranted>()).Leases[0];
+        Tell(new LeaseFacts.LeasesTold(job.Id, [new LeaseFacts.LeaseReported(ingest.Lease, new ImageProbed(Facts() with { Width = 128, Height = 200 * 128 }))]));
         for (int strip = 0; strip < 200; strip++)
-            Tell(new LeaseFacts.LeaseReported(job.Id, ingest.Lease, new StripIngested(new StripBlobs(strip, Raw: new BlobRef($"s{strip}", 1, "h")))));
-        Tell(new LeaseFacts.LeaseEnded(job.Id, ingest.Lease, new DeviceCounts([], 0, 0)));
-        await Expect<LeaseReplies.LeaseAcknowledged>();
+            Tell(new LeaseFacts.LeasesTold(job.Id, [new LeaseFacts.LeaseReported(ingest.Lease, new StripIngested(new StripBlobs(strip, Raw: new BlobRef($"s{strip}", 1, "h"))))]));
+        Tell(new LeaseFacts.LeasesTold(job.Id, [new LeaseFacts.LeaseEnded(ingest.Lease, new DeviceCounts([], 0, 0))]));
+        await Expect<LeaseReplies.LeasesAcknowledged>();
         for (int i = 0; i < 4; i++)
             Assert.Equal(Stage.Score, (await Grant(job.Id)).Work.Stage);
         Assert.InRange(_folder.Entries(job.Id), 2, 30);
@@ -124,22 +124,21 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
 
     private void Tell(object message) => _node.Images.Tell(message, _kit.TestActor);
 
-    private void Report(LeaseReplies.LeaseGranted lease, StageReport report) => Tell(new LeaseFacts.LeaseReported(_job.Id, lease.Lease, report));
+    private void Report(LeaseReplies.GrantedLease lease, StageReport report) => Tell(new LeaseFacts.LeasesTold(_job.Id, [new LeaseFacts.LeaseReported(lease.Lease, report)]));
 
-    private async Task End(LeaseReplies.LeaseGranted lease)
+    private async Task End(LeaseReplies.GrantedLease lease)
     {
-        Tell(new LeaseFacts.LeaseEnded(_job.Id, lease.Lease, new DeviceCounts([], 0, 0)));
-        Assert.Equal(lease.Lease, (await Expect<LeaseReplies.LeaseAcknowledged>()).Lease);
+        Tell(new LeaseFacts.LeasesTold(_job.Id, [new LeaseFacts.LeaseEnded(lease.Lease, new DeviceCounts([], 0, 0))]));
+        Assert.Equal(lease.Lease, Assert.Single((await Expect<LeaseReplies.LeasesAcknowledged>()).Leases));
     }
 
     /// <summary>Asks until there is a lease.</summary>
-    private async Task<LeaseReplies.LeaseGranted> Grant(ImageId? image = null)
+    private async Task<LeaseReplies.GrantedLease> Grant(ImageId? image = null)
     {
         for (int i = 0; i < 100; i++)
         {
             Tell(new ImageCommands.RequestLeases(image ?? _job.Id, Worker, 1, []));
-            object answer = await _kit.FishForMessageAsync(message => message is LeaseReplies.LeaseGranted or LeaseReplies.LeasesExhausted, TimeSpan.FromSeconds(120));
-            if (answer is LeaseReplies.LeaseGranted granted)
+            if ((await Expect<LeaseReplies.LeasesGranted>()).Leases is [var granted])
                 return granted;
             await Task.Delay(50);
         }

@@ -52,12 +52,12 @@ public sealed class StrictSerializationSpecs : IAsyncLifetime
         var request = await images.ExpectMsgAsync<ImageCommands.RequestLeases>(TimeSpan.FromSeconds(120));
         Assert.Equal(2, request.Count);
         var work = new LeaseWork(job, Stage.Ingest, 0, 0, 1, null, [], null, null, [], [], JobTally.Empty);
-        manager.Tell(new LeaseReplies.LeaseGranted(job.Id, new LeaseId(1, 1), work), images.Ref);
-        await images.FishForMessageAsync(message => message is LeaseFacts.LeaseReported { Report: ImageProbed }, TimeSpan.FromSeconds(120));
-        var end = (LeaseFacts.LeaseEnded)await images.FishForMessageAsync(message => message is LeaseFacts.LeaseEnded, TimeSpan.FromSeconds(120));
-        Assert.Equal(new LeaseId(1, 1), end.Lease);
-        // Said again until it is acknowledged.
-        await images.FishForMessageAsync(message => message is LeaseFacts.LeaseEnded, TimeSpan.FromSeconds(120));
+        manager.Tell(new LeaseReplies.LeasesGranted(job.Id, [new(new LeaseId(1, 1), work)], false), images.Ref);
+        var told = (LeaseFacts.LeasesTold)await images.FishForMessageAsync(message => message is LeaseFacts.LeasesTold, TimeSpan.FromSeconds(120));
+        Assert.IsType<ImageProbed>(Assert.IsType<LeaseFacts.LeaseReported>(told.Facts[0]).Report);
+        Assert.Equal(new LeaseId(1, 1), Assert.IsType<LeaseFacts.LeaseEnded>(told.Facts[^1]).Lease);
+        // The end is said again until it is acknowledged.
+        await images.FishForMessageAsync(message => message is LeaseFacts.LeasesTold { Facts: [LeaseFacts.LeaseEnded] }, TimeSpan.FromSeconds(120));
 
         // A drained worker is asked for nothing more: its assignment is empty.
         var drained = _kit.CreateTestProbe();
@@ -81,7 +81,8 @@ public sealed class StrictSerializationSpecs : IAsyncLifetime
     public async Task Messages_of_block_actors_are_marked_as_staying_inside()
     {
         var parent = _kit.CreateTestProbe();
-        var block = parent.ChildActorOf(BlockActor.Props(new BlockFate(3, 100, 3, 3)));
+        var block = parent.ChildActorOf(BlockActor.Props());
+        block.Tell(new ImageChildren.BlockGiven(new BlockFate(3, 100, 3, 3)), parent.Ref);
         block.Tell(new ImageChildren.BlockLeaseFailed(FailureClass.Block, 60), parent.Ref);
         Assert.Equal(30, (await parent.ExpectMsgAsync<ImageChildren.BlockWantsLease>(TimeSpan.FromSeconds(120))).MaxBlocks);
         block.Tell(new ImageChildren.BlockResult([1, 2, 3], 30), parent.Ref);

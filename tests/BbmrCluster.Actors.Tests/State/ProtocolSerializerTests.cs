@@ -183,24 +183,23 @@ public sealed class ProtocolSerializerTests : IDisposable
         yield return new ImageCommands.SweepImage(Image, true);
         yield return new ImageCommands.RequestLeases(Image, new WorkerId("w"), 2, ["cpu", "cuda"]);
         yield return new ImageCommands.RequestLeases(Image, new WorkerId("w"), 1, [], Second: true);
-        yield return new LeaseReplies.LeaseGranted(Image, Lease, Work);
-        yield return new LeaseReplies.LeaseGranted(Image, Lease, new LeaseWork(Job, Stage.Ingest, 0, 0, 1, null, [], null, null, [], [], JobTally.Empty));
-        yield return new LeaseReplies.LeaseGranted(Image, Lease, Work, Blob);
-        yield return new LeaseReplies.LeasesExhausted(Image);
+        yield return new LeaseReplies.LeasesGranted(Image,
+            [new(Lease, Work), new(Lease, new LeaseWork(Job, Stage.Ingest, 0, 0, 1, null, [], null, null, [], [], JobTally.Empty)), new(Lease, Work, Blob)], true);
+        yield return new LeaseReplies.LeasesGranted(Image, [], false);
         yield return new LeaseReplies.WorkReady(Image);
         yield return new LeaseReplies.LeaseCancelled(Image, Lease);
-        yield return new LeaseReplies.LeaseAcknowledged(Image, Lease);
+        yield return new LeaseReplies.LeasesAcknowledged(Image, [Lease, new LeaseId(0, 1)]);
         StageReport[] reports =
         [
             new ImageProbed(Facts), new AlreadyDone("{}"), new StripIngested(Strip), new ScalesRead([1, 2]), new BlocksScored(5, new double[,] { { 1, 2, 3 }, { 4, 5, double.NaN } }),
             new StripPacked(Strip), new StripReconstructed(Strip), new OutputsPrepared([File], "{}"), new OutputsCommitted(), new Working(),
         ];
-        foreach (var report in reports)
-            yield return new LeaseFacts.LeaseReported(Image, Lease, report);
-        yield return new LeaseFacts.LeaseEnded(Image, Lease, Counts);
-        yield return new LeaseFacts.LeaseFailed(Image, Lease, FailureClass.BlobLost, "gone", Blob, "blob_lost");
-        yield return new LeaseFacts.LeaseFailed(Image, Lease, FailureClass.Transient, "again", null, null);
-        yield return new LeaseFacts.LeaseReturned(Image, Lease);
+        yield return new LeaseFacts.LeasesTold(Image,
+        [
+            .. reports.Select(report => new LeaseFacts.LeaseReported(Lease, report)), new LeaseFacts.LeaseEnded(Lease, Counts),
+            new LeaseFacts.LeaseFailed(Lease, FailureClass.BlobLost, "gone", Blob, "blob_lost"), new LeaseFacts.LeaseFailed(Lease, FailureClass.Transient, "again", null, null),
+            new LeaseFacts.LeaseReturned(Lease),
+        ]);
         yield return new LeaseFacts.LeasesHeld(Image, [Lease, new LeaseId(0, 1)]);
         var worker = new WorkerOverview(new WorkerId("w"), "akka.tcp://x", 2, ["cpu"], WorkerPhase.Draining, 12.5, [Image], [new LeaseOverview(Image, "12.3", Stage.Score, 64, 60, 1.5, true)]);
         yield return new BrokerFacts.WorkerPresent(worker);
