@@ -98,12 +98,52 @@ public sealed class SseAllocatorTests
         Assert.InRange(10 * Math.Log10(allocation.Sse / allocation.DualBoundSse!.Value), 0, 0.01);
     }
 
+    [Theory]
+    [InlineData(13 * 128, 9 * 128)]
+    [InlineData(20 * 128, 31 * 128)]
+    public void The_table_is_that_of_the_plain_recurrence_ties_included(int width, int height)
+    {
+        (BlockScores scores, RateBudget budget) = Photograph(width, height);
+        var rounded = new double[scores.Grid.Count, 3];
+        for (int block = 0; block < scores.Grid.Count; block++)
+        {
+            for (int s = 0; s < 3; s++)
+                rounded[block, s] = Math.Round(Math.Log2(scores.Sse(block, s)));
+        }
+        Assert.Equal(Plain(rounded), new SseAllocator().Allocate(new BlockScores(scores.Grid, ScaleSet.Default, rounded), budget).ScaleIndex);
+    }
+
     [Fact]
     public void A_budget_below_the_coarsest_scale_or_of_another_image_is_refused()
     {
         var scores = new BlockScores(new BlockGrid(256, 128), ScaleSet.Default, new double[2, 3]);
         Assert.Contains("Rate 16", Assert.Throws<ArgumentException>(() => new SseAllocator().Allocate(scores, new RateBudget(2, 16))).Message);
         Assert.Throws<ArgumentException>(() => new SseAllocator().Allocate(scores, new RateBudget(3, 4)));
+    }
+
+    /// <summary>Least error with at most u units of 5, 1 and 0; ties go to the coarser scale.</summary>
+    private static byte[] Plain(double[,] sse)
+    {
+        int blocks = sse.GetLength(0);
+        int[] units = [5, 1, 0];
+        var least = new double[blocks + 1, blocks + 1];
+        var choice = new byte[blocks, blocks + 1];
+        for (int block = 0; block < blocks; block++)
+        {
+            for (int u = 0; u <= blocks; u++)
+            {
+                least[block + 1, u] = double.PositiveInfinity;
+                for (int s = 2; s >= 0 && units[s] <= u; s--)
+                {
+                    if (least[block, u - units[s]] + sse[block, s] is var value && value < least[block + 1, u])
+                        (least[block + 1, u], choice[block, u]) = (value, (byte)s);
+                }
+            }
+        }
+        var scales = new byte[blocks];
+        for (int block = blocks - 1, left = blocks; block >= 0; left -= units[scales[block]], block--)
+            scales[block] = choice[block, left = Math.Min(left, 5 * (block + 1))];
+        return scales;
     }
 
     /// <summary>Errors over many decades, falling with the scale by random factors, the same on every run.</summary>

@@ -15,14 +15,22 @@ namespace BbmrCluster.Actors.Images;
 /// <param name="PassingFailures">Leases that failed for passing reasons so far.</param>
 internal sealed record BlockFate(int Block, int Pixels, int Scales, int MaxAttempts, int PassingFailures = 0)
 {
-    /// <summary>
-    /// Scores count when they are finite, not negative and at most what the block's pixels can differ. Others are tried
-    /// again alone, since the batch may be to blame, and then given up.
-    /// </summary>
+    /// <summary>Scores count when they are finite, not negative and at most what the block's pixels can differ.</summary>
+    public bool IsGood(double[] sse)
+    {
+        double most = 255.0 * 255.0 * Pixels;
+        foreach (double one in sse)
+        {
+            if (!(one >= 0 && one <= most))
+                return false;
+        }
+        return sse.Length == Scales;
+    }
+
+    /// <summary>Scores that are no good are tried once again alone, since the batch may be to blame, and then given up.</summary>
     public object Judge(ImageChildren.BlockResult result) =>
-        result.Sse.Length == Scales && result.Sse.All(sse => double.IsFinite(sse) && sse >= 0 && sse <= 255.0 * 255.0 * Pixels)
-            ? new ImageChildren.BlockSettled(Block, result.Sse)
-            : result.LeaseSize > 1 ? new ImageChildren.BlockWantsLease(Block, 1) : new ImageChildren.BlockSettled(Block, null);
+        IsGood(result.Sse) ? new ImageChildren.BlockSettled(Block, result.Sse)
+        : result.LeaseSize > 1 ? new ImageChildren.BlockWantsLease(Block, 1) : new ImageChildren.BlockSettled(Block, null);
 
     /// <summary>A lease that fails because of some block is halved at once, for a passing reason after a few tries. Alone, the block is given up.</summary>
     public (BlockFate Next, object Answer) Judge(ImageChildren.BlockLeaseFailed failed)
@@ -36,26 +44,30 @@ internal sealed record BlockFate(int Block, int Pixels, int Scales, int MaxAttem
 }
 
 /// <summary>
-/// One block of the Score leases in flight: judges its scores, counts failures and answers its coordinator. Once settled
-/// it is given another block: making an actor costs more than all that one does for a block. No persistence and no timer:
-/// deadlines belong to leases, truth to the coordinator.
+/// A block in trouble: its scores were no good, or a lease with it failed. Judges what comes next, counts failures, answers
+/// its coordinator and stops when settled. No persistence and no timer: deadlines belong to leases, truth to the coordinator.
 /// </summary>
 internal sealed class BlockActor : ReceiveActor
 {
-    private static readonly Props Shared = Akka.Actor.Props.Create<BlockActor>();
+    private BlockFate _fate;
 
-    private BlockFate _fate = null!;
-
-    public BlockActor()
+    public BlockActor(BlockFate fate)
     {
-        Receive<ImageChildren.BlockGiven>(given => _fate = given.Fate);
-        Receive<ImageChildren.BlockResult>(result => Context.Parent.Tell(_fate.Judge(result)));
+        _fate = fate;
+        Receive<ImageChildren.BlockResult>(result => Answer(_fate.Judge(result)));
         Receive<ImageChildren.BlockLeaseFailed>(failed =>
         {
             (_fate, object answer) = _fate.Judge(failed);
-            Context.Parent.Tell(answer);
+            Answer(answer);
         });
     }
 
-    public static Props Props() => Shared;
+    public static Props Props(BlockFate fate) => Akka.Actor.Props.Create(() => new BlockActor(fate));
+
+    private void Answer(object answer)
+    {
+        Context.Parent.Tell(answer);
+        if (answer is ImageChildren.BlockSettled)
+            Context.Stop(Self);
+    }
 }

@@ -5,12 +5,11 @@ using BbmrCluster.Actors.Work;
 
 namespace BbmrCluster.Actors.Images;
 
-// The Score stage: results and failures of a lease go to the actors of its blocks, and their answers settle the planned
-// unit or cut the lease smaller.
+// The Score stage. A block whose scores are good is settled at once. One in trouble gets an actor, to which all that happens
+// to it goes from then on, and whose answers settle it or cut its lease smaller.
 internal sealed partial class ImageCoordinator
 {
     private readonly Dictionary<int, IActorRef> _blocks = [];
-    private readonly Stack<IActorRef> _idleBlocks = new();
     private readonly Dictionary<int, int> _settledOf = [];
     private readonly Dictionary<int, double[]?> _settled = [];
     // Blocks that were told something and have not answered yet, and how many of them by planned lease.
@@ -19,14 +18,14 @@ internal sealed partial class ImageCoordinator
     private readonly Dictionary<int, int> _wishes = [];
     private int _blockSerial;
 
-    // An actor once made serves one block after the other.
+    private BlockFate FateOf(int block) => new(block, State.Facts!.Grid.ExtentOf(block).Pixels, State.Job!.Engine.Scales.Count, State.Policy.Attempts);
+
     private IActorRef Block(int block)
     {
         if (!_blocks.TryGetValue(block, out var actor))
         {
-            if (!_idleBlocks.TryPop(out actor))
-                actor = Context.ActorOf(BlockActor.Props(), string.Create(CultureInfo.InvariantCulture, $"block-{++_blockSerial}"));
-            actor.Tell(new ImageChildren.BlockGiven(new BlockFate(block, State.Facts!.Grid.ExtentOf(block).Pixels, State.Job!.Engine.Scales.Count, State.Policy.Attempts)));
+            // The serial keeps names apart: a stopped child gives its name back a little later.
+            actor = Context.ActorOf(BlockActor.Props(FateOf(block)), string.Create(CultureInfo.InvariantCulture, $"block-{block}-{++_blockSerial}"));
             _blocks.Add(block, actor);
         }
         return actor;
@@ -68,22 +67,23 @@ internal sealed partial class ImageCoordinator
         for (int i = 0; i < count; i++)
         {
             int block = scores.FirstBlock + i;
+            if (IsSettled(block))
+                continue;
             double[] sse = new double[scales];
             for (int s = 0; s < scales; s++)
                 sse[s] = scores.Sse[i, s];
+            if (!_blocks.ContainsKey(block) && FateOf(block).IsGood(sse))
+                Settle(block, sse);
             // A late result may help, never harm: scores that are no good count only from the lease that is held.
-            if (IsSettled(block) || (lease?.Range.Contains(block) != true && !sse.All(double.IsFinite)))
-                continue;
-            Await(block, new ImageChildren.BlockResult(sse, lease?.Range.BlockCount ?? count));
+            else if (lease?.Range.Contains(block) == true || sse.All(double.IsFinite))
+                Await(block, new ImageChildren.BlockResult(sse, lease?.Range.BlockCount ?? count));
         }
     }
 
+    // The last word of a block's actor, which ends with it.
     private void Settle(ImageChildren.BlockSettled settled)
     {
-        if (!_blocks.Remove(settled.Block, out var actor))
-            return;
-        _idleBlocks.Push(actor);
-        if (!State.InProgress)
+        if (!_blocks.Remove(settled.Block) || !State.InProgress)
             return;
         Answered(settled.Block);
         _wishes.Remove(settled.Block);
@@ -92,20 +92,35 @@ internal sealed partial class ImageCoordinator
             EnqueueAndGo(state => state.DecideFailure("poison", $"{state.Job!.DisplayName}: block {settled.Block} cannot be scored"));
             return;
         }
-        var unit = PlannedScore(settled.Block);
-        if (_settled.TryAdd(settled.Block, settled.Sse))
-            _settledOf[unit.FirstBlock] = _settledOf.GetValueOrDefault(unit.FirstBlock) + 1;
-        if (_settledOf.GetValueOrDefault(unit.FirstBlock) == unit.BlockCount)
-        {
-            _settledOf.Remove(unit.FirstBlock);
-            var blocks = Enumerable.Range(unit.FirstBlock, unit.BlockCount).ToList();
-            int scales = State.Job!.Engine.Scales.Count;
-            var result = new ImageEvents.BlocksSettled(unit.FirstBlock, [.. blocks.SelectMany(block => _settled[block] ?? new double[scales])],
-                [.. blocks.Where(block => _settled[block] is null)]);
-            Enqueue(state => state.DecideScores(result), () => blocks.ForEach(block => _settled.Remove(block)));
-        }
-        Resolve(unit);
+        Settle(settled.Block, settled.Sse);
+        Resolve(PlannedScore(settled.Block));
         MaybeFlush();
+    }
+
+    private void Settle(int block, double[]? sse)
+    {
+        var unit = PlannedScore(block);
+        int settled = _settledOf.GetValueOrDefault(unit.FirstBlock) + (_settled.TryAdd(block, sse) ? 1 : 0);
+        _settledOf[unit.FirstBlock] = settled;
+        if (settled < unit.BlockCount)
+            return;
+        _settledOf.Remove(unit.FirstBlock);
+        int scales = State.Job!.Engine.Scales.Count;
+        double[] all = new double[unit.BlockCount * scales];
+        var quarantined = new List<int>();
+        for (int i = 0; i < unit.BlockCount; i++)
+        {
+            if (_settled[unit.FirstBlock + i] is { } good)
+                good.CopyTo(all, i * scales);
+            else
+                quarantined.Add(unit.FirstBlock + i);
+        }
+        var result = new ImageEvents.BlocksSettled(unit.FirstBlock, all, quarantined);
+        Enqueue(state => state.DecideScores(result), () =>
+        {
+            for (int one = unit.FirstBlock; one < unit.End; one++)
+                _settled.Remove(one);
+        });
     }
 
     private void Wish(ImageChildren.BlockWantsLease wish)
@@ -144,8 +159,11 @@ internal sealed partial class ImageCoordinator
             {
                 _book.Measure(lease, Now);
             }
-            // Behind the scores in the queue: until they are written nobody else gets the range.
-            Enqueue(_ => [], () => EndWithTwins(lease));
+            // Until the scores are written nobody else gets the range.
+            if (State.IsDone(planned))
+                EndWithTwins(lease);
+            else
+                Enqueue(_ => [], () => EndWithTwins(lease));
         }
     }
 

@@ -32,6 +32,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     private const int WantedSooner = 5;
 
     private static readonly TimeSpan AnnounceInterval = TimeSpan.FromMilliseconds(200);
+    private static readonly TimeSpan UnheardInterval = TimeSpan.FromSeconds(1);
 
     private readonly ImageId _id;
     private readonly IActorRef _broker;
@@ -47,7 +48,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     private readonly HashSet<int> _openGroups = [];
 
     private LeaseBook _book;
-    private DateTimeOffset _lastWrite, _lastCounted, _lastAnnounced, _probeAt, _stopBy;
+    private DateTimeOffset _lastWrite, _lastCounted, _lastAnnounced, _lastAsked, _probeAt, _stopBy;
     private DateTimeOffset? _commitAt;
     private bool _active, _allocating, _reconstructed, _forgetting, _onlyCurrent, _discard, _rejected;
     private int _pausedAfter, _counts, _announced;
@@ -283,6 +284,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
             Context.Watch(Sender);
         }
         _waiting.Remove(request.Worker);
+        _lastAsked = Now;
         var granted = new List<LeaseReplies.GrantedLease>();
         bool exhausted = false;
         // Same job, same bytes: another class of device gets nothing.
@@ -586,7 +588,9 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
             Cancel(lease);
             Lost(lease, "the worker gave no sign of life");
         }
-        if (Working && Now - _lastAnnounced >= _settings.ReminderInterval)
+        // Sooner when nobody asks for what there is: the broker that was told may be gone.
+        var silence = Now - _lastAnnounced;
+        if (Working && (silence >= _settings.ReminderInterval || (silence >= UnheardInterval && Now - _lastAsked >= UnheardInterval && Next() is not null)))
             Announce();
         Continue();
         // Brought back by a late message for an image that is forgotten.

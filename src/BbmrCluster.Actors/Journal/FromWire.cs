@@ -61,7 +61,7 @@ internal static class FromWire
         "bl" => new BrokerCommands.ListWorkers(m.Number),
         "bv" => new BrokerCommands.Workers([.. m.Workers.Select(Worker)]),
         "ba" => new BrokerNotices.Assignment(
-            [.. m.Shares.Select(share => new ArchiveShare(new(share.Archive), share.Weight, [.. share.Images.Select(image => new ImageId(image))]))], m.Flag),
+            [.. m.Shares.Select(share => new ArchiveShare(new(share.Archive), share.Weight, [.. share.Images.Select(image => new ImageId(image))]))], m.Flag, m.Number != 0),
         _ => throw new ArgumentException($"'{manifest}' is not a manifest of this version.", nameof(manifest)),
     };
 

@@ -71,6 +71,7 @@ internal static class ToWire
         {
             Shares = { m.Shares.Select(share => new W.Share { Archive = share.Archive.Value, Weight = share.Weight, Images = { share.Images.Select(image => image.Value) } }) },
             Flag = m.Draining,
+            Number = m.Partial ? 1 : 0,
         },
         _ => throw new ArgumentException($"{message.GetType()} is not a message between nodes.", nameof(message)),
     };

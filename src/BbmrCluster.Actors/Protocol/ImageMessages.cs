@@ -137,9 +137,6 @@ internal static class ImageEvents
 /// <summary>Between a coordinator and its block, allocator and reconstruction children; never leaves the process.</summary>
 internal static class ImageChildren
 {
-    /// <summary>The actor is given a block.</summary>
-    public sealed record BlockGiven(Images.BlockFate Fate) : INoSerializationVerificationNeeded;
-
     /// <summary>Scores of one block from a lease of so many blocks.</summary>
     public sealed record BlockResult(double[] Sse, int LeaseSize) : INoSerializationVerificationNeeded, IDeadLetterSuppression;
 

@@ -41,7 +41,10 @@ internal static class BrokerCommands
 internal static class BrokerNotices
 {
     /// <summary>Whom to serve, absolute: archives with the part of the worker each may have, their images with the most important first.</summary>
-    public sealed record Assignment(IReadOnlyList<ArchiveShare> Shares, bool Draining) : IWireMessage;
+    /// <param name="Shares">The archives.</param>
+    /// <param name="Draining">No more leases are wanted.</param>
+    /// <param name="Partial">The broker is new and has not heard of everybody yet: what the worker served so far it goes on with.</param>
+    public sealed record Assignment(IReadOnlyList<ArchiveShare> Shares, bool Draining, bool Partial = false) : IWireMessage;
 }
 
 /// <summary>A worker's time for an archive.</summary>

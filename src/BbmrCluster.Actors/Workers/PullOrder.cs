@@ -21,8 +21,15 @@ internal sealed class PullOrder
     /// <summary>All assigned images, in no order.</summary>
     public IEnumerable<ImageId> Images => _shares.SelectMany(share => share.Images);
 
-    public void Assign(IReadOnlyList<ArchiveShare> shares)
+    /// <param name="shares">Archives to serve, with their images.</param>
+    /// <param name="partial">What was served so far is served still, after these.</param>
+    public void Assign(IReadOnlyList<ArchiveShare> shares, bool partial = false)
     {
+        if (partial)
+        {
+            var told = shares.SelectMany(share => share.Images).ToHashSet();
+            shares = [.. shares, .. _shares.Select(share => share with { Images = [.. share.Images.Where(image => !told.Contains(image))] }).Where(share => share.Images.Count > 0)];
+        }
         _shares = shares;
         _archives.Clear();
         foreach (var share in shares)

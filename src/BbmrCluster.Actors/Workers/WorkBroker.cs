@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Akka.Actor;
 using Akka.Event;
 using BbmrCluster.Actors.Hosting;
@@ -18,17 +19,27 @@ internal sealed class WorkBroker : ReceiveActor, IWithTimers
     private readonly Dictionary<ImageId, (WaitingImage Image, DateTimeOffset Heard)> _images = [];
     private readonly Dictionary<WorkerId, Present> _workers = [];
     private readonly Dictionary<WorkerId, List<ArchiveShare>> _assigned = [];
+    // From when on images and workers that have not been heard of are no more.
+    private readonly DateTimeOffset _heardAll;
     private long _arrivals;
+    private TimeSpan _pause;
 
     public WorkBroker(CoordinationSettings settings)
     {
         _settings = settings;
+        _heardAll = Now + (settings.ReminderInterval * 1.2);
         Receive<BrokerFacts.WorkerPresent>(Hear);
         Receive<BrokerFacts.ImageWaiting>(waiting =>
         {
-            long arrival = _images.TryGetValue(waiting.ImageId, out var old) ? old.Image.Arrival : ++_arrivals;
-            _images[waiting.ImageId] = (new WaitingImage(waiting.ImageId, waiting.ArchiveId, waiting.Priority, waiting.DeviceClass, waiting.Useful, arrival), Now);
-            ReassignSoon();
+            var image = new WaitingImage(waiting.ImageId, waiting.ArchiveId, waiting.Priority, waiting.DeviceClass, waiting.Useful, _arrivals + 1);
+            if (_images.TryGetValue(waiting.ImageId, out var old))
+                image = image with { Arrival = old.Image.Arrival };
+            else
+                _arrivals++;
+            _images[waiting.ImageId] = (image, Now);
+            // Most of what is said again is what was said before.
+            if (image != old.Image)
+                ReassignSoon();
         });
         Receive<BrokerFacts.ImageGone>(gone =>
         {
@@ -90,11 +101,12 @@ internal sealed class WorkBroker : ReceiveActor, IWithTimers
     private void ReassignSoon()
     {
         if (!Timers!.IsTimerActive("deal"))
-            Timers.StartSingleTimer("deal", Deal.Instance, _settings.PlacementInterval);
+            Timers.StartSingleTimer("deal", Deal.Instance, _pause > _settings.PlacementInterval ? _pause : _settings.PlacementInterval);
     }
 
     private void Reassign()
     {
+        var begin = Stopwatch.GetTimestamp();
         var active = _workers.Values.Where(worker => !worker.Draining && worker.Told.Devices > 0)
             .Select(worker => new PresentWorker(worker.Told.Id, worker.Told.Devices, worker.Told.DeviceClasses, worker.Told.BlocksPerSecond));
         var next = Placement.Assign(_images.Values.Select(entry => entry.Image), active, _assigned);
@@ -108,6 +120,8 @@ internal sealed class WorkBroker : ReceiveActor, IWithTimers
         }
         foreach (var worker in before.Keys.Where(worker => !next.ContainsKey(worker)))
             Tell(worker);
+        // Dealing takes at most a tenth of the time, however many there are.
+        _pause = Stopwatch.GetElapsedTime(begin) * 9;
     }
 
     // Weights move with every measurement; only what matters is told at once.
@@ -117,7 +131,7 @@ internal sealed class WorkBroker : ReceiveActor, IWithTimers
     private void Tell(WorkerId id)
     {
         if (_workers.TryGetValue(id, out var worker))
-            worker.Ref.Tell(new BrokerNotices.Assignment(worker.Draining ? [] : _assigned.GetValueOrDefault(id) ?? [], worker.Draining));
+            worker.Ref.Tell(new BrokerNotices.Assignment(worker.Draining ? [] : _assigned.GetValueOrDefault(id) ?? [], worker.Draining, !worker.Draining && Now < _heardAll));
     }
 
     // Whoever has not repeated itself for long is gone without having said so.

@@ -32,7 +32,7 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
     private readonly Dictionary<ImageId, int> _asked = [];
     private readonly PullOrder _order = new();
     private readonly CancellationToken _shutdown;
-    private IActorRef? _leaving;
+    private IActorRef? _leaving, _teller;
     private bool _draining;
     private double _blocksPerSecond;
 
@@ -47,7 +47,9 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
 
         Receive<BrokerNotices.Assignment>(assignment =>
         {
-            _order.Assign(assignment.Shares);
+            if (!Sender.Equals(_teller))
+                _teller = Context.Watch(Sender);
+            _order.Assign(assignment.Shares, assignment.Partial);
             // An image that ended may have gone without an answer: what it was asked for is free again.
             foreach (var gone in _asked.Keys.Except(_order.Images).ToList())
                 _asked.Remove(gone);
@@ -96,9 +98,21 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         Receive<DeviceMessages.DeviceReport>(report => Tell(report.ImageId, new LeaseFacts.LeaseReported(report.Lease, report.Report)));
         Receive<TellNow>(_ => TellAll());
         Receive<DeviceMessages.DeviceEnded>(Release);
-        Receive<Terminated>(_ => Context.Stop(Self));
+        Receive<Terminated>(gone =>
+        {
+            if (_devices.Exists(device => device.Ref.Equals(gone.ActorRef)))
+                Context.Stop(Self);
+            else if (gone.ActorRef.Equals(_teller))
+                _teller = null;
+        });
         Receive<Tick>(_ => Repeat());
-        Receive<IdleTick>(_ => AskForSeconds());
+        Receive<IdleTick>(_ =>
+        {
+            // The broker has gone, and the next one should know of this worker soon.
+            if (_teller is null)
+                Present();
+            AskForSeconds();
+        });
         var shutdown = new CancellationTokenSource();
         _shutdown = shutdown.Token;
         Receive<GiveBack>(_ => shutdown.Cancel());

@@ -1,3 +1,5 @@
+using System.Runtime.Intrinsics;
+
 namespace BbmrCluster.Rescaling;
 
 /// <summary>
@@ -12,6 +14,10 @@ public sealed class SseAllocator : IAllocator
 
     /// <summary>Cells of the largest table: 8,192 blocks of {2,4,8} at rate 4; 16 MiB of choices.</summary>
     internal const long MaxCells = 1L << 26;
+
+    // Bit n of four at bit 2n.
+    private static ReadOnlySpan<byte> Spread => [0b0000_0000, 0b0000_0001, 0b0000_0100, 0b0000_0101, 0b0001_0000, 0b0001_0001, 0b0001_0100, 0b0001_0101,
+        0b0100_0000, 0b0100_0001, 0b0100_0100, 0b0100_0101, 0b0101_0000, 0b0101_0001, 0b0101_0100, 0b0101_0101];
 
     /// <inheritdoc/>
     public string Name => Id;
@@ -67,27 +73,17 @@ public sealed class SseAllocator : IAllocator
     private static byte[] Dynamic(Knapsack problem)
     {
         int capacity = checked((int)problem.Capacity), scales = problem.Units.Length;
-        double[] least = new double[capacity + 1], next = new double[capacity + 1];
+        double[] least = new double[capacity + 1], next = new double[capacity + 1], errors = new double[scales];
+        int[] units = [.. problem.Units.Select(unit => (int)Math.Min(unit, int.MaxValue))];
         var choices = new byte[problem.Blocks][];
         for (int block = 0; block < problem.Blocks; block++)
         {
             var row = new byte[(capacity / 4) + 1];
             // No more units than this can be spent so far: beyond it every cell equals the last.
             int reach = (int)Math.Min(capacity, (block + 1) * problem.Units[0]);
-            for (int u = 0; u <= reach; u++)
-            {
-                // Ties go to the coarser scale: fewer pixels for the same error.
-                double best = least[u] + problem.Sse(block, scales - 1);
-                int choice = scales - 1;
-                for (int s = scales - 2; s >= 0 && problem.Units[s] <= u; s--)
-                {
-                    double value = least[u - problem.Units[s]] + problem.Sse(block, s);
-                    if (value < best)
-                        (best, choice) = (value, s);
-                }
-                next[u] = best;
-                row[u >> 2] |= (byte)(choice << ((u & 3) * 2));
-            }
+            for (int s = 0; s < scales; s++)
+                errors[s] = problem.Sse(block, s);
+            Extend(least, next, row, errors, units, reach);
             next.AsSpan(reach + 1).Fill(next[reach]);
             choices[block] = row;
             (least, next) = (next, least);
@@ -102,6 +98,44 @@ public sealed class SseAllocator : IAllocator
             left -= problem.Units[scaleIndex[block]];
         }
         return scaleIndex;
+    }
+
+    // One more block: from the least errors without it to those with it, and which scale each cell takes. Four cells, the
+    // byte of their choices, at a time where every scale can be reached.
+    private static void Extend(double[] least, double[] next, byte[] row, double[] errors, int[] units, int reach)
+    {
+        int coarsest = errors.Length - 1, first = (int)Math.Min(reach + 1L, (units[0] + 3L) & ~3L), fours = first + ((reach + 1 - first) & ~3);
+        for (int u = 0; u <= reach; u = u + 1 == first ? fours : u + 1)
+        {
+            // Ties go to the coarser scale: fewer pixels for the same error.
+            double best = least[u] + errors[coarsest];
+            int choice = coarsest;
+            for (int s = coarsest - 1; s >= 0 && units[s] <= u; s--)
+            {
+                double value = least[u - units[s]] + errors[s];
+                if (value < best)
+                    (best, choice) = (value, s);
+            }
+            next[u] = best;
+            row[u >> 2] |= (byte)(choice << ((u & 3) * 2));
+        }
+        for (int u = first; u < fours; u += 4)
+        {
+            var best = Vector256.LoadUnsafe(ref least[u]) + Vector256.Create(errors[coarsest]);
+            // The bits of the four choices.
+            uint low = (uint)(coarsest & 1) * 15, high = (uint)(coarsest >> 1) * 15;
+            for (int s = coarsest - 1; s >= 0; s--)
+            {
+                var value = Vector256.LoadUnsafe(ref least[u - units[s]]) + Vector256.Create(errors[s]);
+                var better = Vector256.LessThan(value, best);
+                uint mask = better.ExtractMostSignificantBits();
+                best = Vector256.ConditionalSelect(better, value, best);
+                low = (s & 1) == 0 ? low & ~mask : low | mask;
+                high = s >> 1 == 0 ? high & ~mask : high | mask;
+            }
+            best.StoreUnsafe(ref next[u]);
+            row[u >> 2] = (byte)(Spread[(int)low] | (Spread[(int)high] << 1));
+        }
     }
 
     private static byte[] HullAndExchange(Knapsack problem, Hull hull)

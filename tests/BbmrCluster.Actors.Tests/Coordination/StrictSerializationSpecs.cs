@@ -81,8 +81,7 @@ public sealed class StrictSerializationSpecs : IAsyncLifetime
     public async Task Messages_of_block_actors_are_marked_as_staying_inside()
     {
         var parent = _kit.CreateTestProbe();
-        var block = parent.ChildActorOf(BlockActor.Props());
-        block.Tell(new ImageChildren.BlockGiven(new BlockFate(3, 100, 3, 3)), parent.Ref);
+        var block = parent.ChildActorOf(BlockActor.Props(new BlockFate(3, 100, 3, 3)));
         block.Tell(new ImageChildren.BlockLeaseFailed(FailureClass.Block, 60), parent.Ref);
         Assert.Equal(30, (await parent.ExpectMsgAsync<ImageChildren.BlockWantsLease>(TimeSpan.FromSeconds(120))).MaxBlocks);
         block.Tell(new ImageChildren.BlockResult([1, 2, 3], 30), parent.Ref);

@@ -210,6 +210,7 @@ public sealed class ProtocolSerializerTests : IDisposable
         yield return new BrokerFacts.ImageGone(Image);
         yield return new BrokerCommands.DrainWorker(new WorkerId("w"));
         yield return new BrokerNotices.Assignment([new ArchiveShare(Archive, 0.5, [Image])], true);
+        yield return new BrokerNotices.Assignment([], false, Partial: true);
     }
 
     // Equality of records stops at their lists, so values are compared part by part.
