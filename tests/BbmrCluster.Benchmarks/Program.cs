@@ -6,6 +6,7 @@ using BbmrCluster.Benchmarks;
     ("engine", "networks on 64 blocks: the engine against plain modules [NETWORK...] [--rounds N] [--processor-time]", EngineBenchmark.Run),
     ("training", "training steps of light OmniSR: own passes against libtorch's graph [--scale S] [--rounds N] [--steps N] [--curve STEPS] [--photos FOLDER]", TrainingBenchmark.Run),
     ("broker", "devices that coordination can feed [--workers N,...] [--seconds S] [--warm S] [--lease-ms T] [--kill] [--apart] [--postgres CONNECTION]", BrokerBenchmark.Run),
+    ("sharing", "how a cluster's time is shared between archives and workers [--postgres CONNECTION]", SharingBenchmark.Run),
     ("bulk", "memory and recovery of an archive of many images [IMAGES] [POSTGRES CONNECTION]", BulkBenchmark.Run),
     ("stand-ins", "the other process of broker --apart", BrokerBenchmark.RunStandIns),
     ("bulk-node", "the process that bulk measures", BulkBenchmark.RunNode),
