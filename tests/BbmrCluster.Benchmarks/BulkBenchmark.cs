@@ -66,7 +66,7 @@ internal static class BulkBenchmark
         ThreadPool.SetMinThreads(32, 32);
         var counts = new StandInCounts();
         await using var node = await StandInNode.StartAsync(journal, null, [.. Enumerable.Repeat(() => new StandIn(_ => TimeSpan.Zero, counts.Add), Workers)], new CoordinationSettings { OpenImages = 64 });
-        var id = first ? await SubmitAsync(node.Client, images) : (await WaitAsync(async () => (await node.Client.ListAsync()).FirstOrDefault())).Id;
+        var id = first ? await SubmitAsync(node.Client, images) : (await WaitAsync(async () => await node.Client.ListAsync() is [var one, ..] ? one : null)).Id;
         while (true)
         {
             var one = await WaitAsync(() => node.Client.FindAsync(id));

@@ -10,7 +10,7 @@ internal sealed class OtherProcess : IDisposable
     public OtherProcess(params string[] arguments)
     {
         string program = Environment.ProcessPath!;
-        var start = new ProcessStartInfo(program) { RedirectStandardInput = true, RedirectStandardOutput = true };
+        var start = new ProcessStartInfo(program) { UseShellExecute = false, RedirectStandardInput = true, RedirectStandardOutput = true };
         if (Path.GetFileNameWithoutExtension(program) == "dotnet")
             start.ArgumentList.Add(typeof(OtherProcess).Assembly.Location);
         foreach (string argument in arguments)

@@ -4,6 +4,7 @@ using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Work;
 using BbmrCluster.Imaging;
 using BbmrCluster.Rescaling;
+using Google.Protobuf.Collections;
 using W = BbmrCluster.Actors.Journal.Wire;
 
 namespace BbmrCluster.Actors.Journal;
@@ -142,7 +143,7 @@ internal static class FromWire
     private static ImageEvents.ScalesAllocated Allocated(W.Allocated wire) => new(wire.Scales.ToByteArray(), wire.HasMethod ? wire.Method : null,
         wire.HasSse ? wire.Sse : null, wire.HasDualBound ? wire.DualBound : null);
 
-    private static List<LeaseReplies.GrantedLease> Granted(IReadOnlyList<W.Granted> wires)
+    private static List<LeaseReplies.GrantedLease> Granted(RepeatedField<W.Granted> wires)
     {
         if (wires.Count == 0)
             return [];
