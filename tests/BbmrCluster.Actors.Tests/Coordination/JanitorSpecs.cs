@@ -116,7 +116,7 @@ public sealed class SweepSpecs : IAsyncLifetime
         Report(ingest, new ImageProbed(Facts));
         Report(ingest, new StripIngested(new StripBlobs(0, Raw: new BlobRef("raw", 1, "h"))));
         Report(ingest, new StripIngested(new StripBlobs(1, Raw: new BlobRef("raw", 1, "h"))));
-        Tell(new LeaseFacts.LeaseEnded(_job.Id, ingest.Lease, new DeviceCounts([], 0, 0)));
+        Tell(new LeaseFacts.LeasesTold(_job.Id, [new LeaseFacts.LeaseEnded(ingest.Lease, new DeviceCounts([], 0, 0))]));
         Assert.Equal(Stage.Score, (await Grant()).Work.Stage);
         Assert.Empty(_deleted);
     }
@@ -149,7 +149,7 @@ public sealed class SweepSpecs : IAsyncLifetime
         Open();
         await Expect<ArchiveFacts.ImageNotified>();
         Tell(new ImageCommands.RequestLeases(_job.Id, Worker, 1, []));
-        await Expect<LeaseReplies.LeasesExhausted>();
+        Assert.Empty((await Expect<LeaseReplies.LeasesGranted>()).Leases);
         _mayDelete.Set();
         // It says so by itself when there is work.
         await Expect<LeaseReplies.WorkReady>();
@@ -177,8 +177,8 @@ public sealed class SweepSpecs : IAsyncLifetime
         Report(ingest, new ImageProbed(Facts));
         Report(ingest, new StripIngested(new StripBlobs(0, Raw: new BlobRef("raw-0", 1, "h"))));
         Report(ingest, new StripIngested(new StripBlobs(1, Raw: new BlobRef("raw-1", 1, "h"))));
-        Tell(new LeaseFacts.LeaseEnded(_job.Id, ingest.Lease, new DeviceCounts([], 0, 0)));
-        await Expect<LeaseReplies.LeaseAcknowledged>();
+        Tell(new LeaseFacts.LeasesTold(_job.Id, [new LeaseFacts.LeaseEnded(ingest.Lease, new DeviceCounts([], 0, 0))]));
+        await Expect<LeaseReplies.LeasesAcknowledged>();
         await StopAsync(discard: false);
     }
 
@@ -189,7 +189,7 @@ public sealed class SweepSpecs : IAsyncLifetime
         await _kit.FishForMessageAsync(message =>
         {
             if (message is LeaseReplies.LeaseCancelled cancelled)
-                Tell(new LeaseFacts.LeaseReturned(_job.Id, cancelled.Lease));
+                Tell(new LeaseFacts.LeasesTold(_job.Id, [new LeaseFacts.LeaseReturned(cancelled.Lease)]));
             return message is ArchiveFacts.ImageStopped;
         }, TimeSpan.FromSeconds(120));
     }
@@ -200,14 +200,14 @@ public sealed class SweepSpecs : IAsyncLifetime
 
     private void Tell(object message) => _node.Images.Tell(message, _kit.TestActor);
 
-    private void Report(LeaseReplies.LeaseGranted lease, StageReport report) => Tell(new LeaseFacts.LeaseReported(_job.Id, lease.Lease, report));
+    private void Report(LeaseReplies.GrantedLease lease, StageReport report) => Tell(new LeaseFacts.LeasesTold(_job.Id, [new LeaseFacts.LeaseReported(lease.Lease, report)]));
 
-    private async Task<LeaseReplies.LeaseGranted> Grant()
+    private async Task<LeaseReplies.GrantedLease> Grant()
     {
         for (int i = 0; i < 200; i++)
         {
             Tell(new ImageCommands.RequestLeases(_job.Id, Worker, 1, []));
-            if (await _kit.FishForMessageAsync(message => message is LeaseReplies.LeaseGranted or LeaseReplies.LeasesExhausted, TimeSpan.FromSeconds(120)) is LeaseReplies.LeaseGranted granted)
+            if ((await Expect<LeaseReplies.LeasesGranted>()).Leases is [var granted])
                 return granted;
             await Task.Delay(50);
         }
