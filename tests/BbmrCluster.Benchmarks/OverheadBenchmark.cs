@@ -203,7 +203,7 @@ internal static class OverheadBenchmark
 
         public BlobRef Write(ImageId image, string label, int attempt, ReadOnlySpan<byte> content)
         {
-            var blob = new BlobRef($"{image}/{label}", content.Length, DirectoryBlobStore.Hash(content));
+            var blob = new BlobRef($"{image}/{label}", content.Length, BlobNames.Hash(content));
             _blobs[blob.Name] = content.ToArray();
             return blob;
         }
@@ -224,6 +224,10 @@ internal static class OverheadBenchmark
             foreach (string name in _blobs.Keys.Where(name => name.StartsWith($"{image}/", StringComparison.Ordinal)))
                 _blobs.TryRemove(name, out _);
         }
+
+        public string Check() => "memory";
+
+        public IReadOnlyList<StoredImage> Images() => [.. _blobs.Keys.Select(name => name.Split('/')[0]).Distinct(StringComparer.Ordinal).Select(image => new StoredImage(new ImageId(image), DateTimeOffset.UtcNow))];
     }
 
     /// <summary>Engines whose calls are timed.</summary>

@@ -160,7 +160,7 @@ public sealed class SweepSpecs : IAsyncLifetime
     public async Task A_cancelled_image_leaves_neither_blobs_nor_pieces_of_outputs()
     {
         await IngestAndStopAsync();
-        string prepared = CommitStage.TemporaryPath(_job, 1, _job.Outputs.Image!), other = Path.Combine(_outputs, "other.png");
+        string prepared = CommitStage.TemporaryPath(_job, "1-a", _job.Outputs.Image!), other = Path.Combine(_outputs, "other.png");
         await File.WriteAllBytesAsync(prepared, [1]);
         await File.WriteAllBytesAsync(other, [1]);
         await StopAsync(discard: true);
