@@ -120,8 +120,9 @@ internal sealed class WorkBroker : ReceiveActor, IWithTimers
         }
         foreach (var worker in before.Keys.Where(worker => !next.ContainsKey(worker)))
             Tell(worker);
-        // Dealing takes at most a tenth of the time, however many there are.
-        _pause = Stopwatch.GetElapsedTime(begin) * 9;
+        // Dealing takes about a tenth of the time, however many there are.
+        var (pause, most) = (Stopwatch.GetElapsedTime(begin) * 9, _settings.ReminderInterval / 5);
+        _pause = pause < most ? pause : most;
     }
 
     // Weights move with every measurement; only what matters is told at once.
