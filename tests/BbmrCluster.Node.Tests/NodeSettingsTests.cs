@@ -36,6 +36,20 @@ public sealed class NodeSettingsTests : IDisposable
     [InlineData("needs seed_nodes", "roles=worker")]
     [InlineData("'nowhere' is not HOST:PORT", "roles=worker", "seed_nodes=nowhere", "store=s")]
     [InlineData("name it as store", "roles=worker", "seed_nodes=a:1")]
+    [InlineData("neither a folder nor http://HOST:PORT nor s3://BUCKET/PREFIX", "roles=coordinator", "store=ftp://a/b")]
+    [InlineData("neither a folder nor http://HOST:PORT nor s3://BUCKET/PREFIX", "roles=coordinator", "store=http://127.0.0.1:80/blobs")]
+    [InlineData("neither a folder nor http://HOST:PORT nor s3://BUCKET/PREFIX", "roles=coordinator", "store=http://me:secret word@127.0.0.1:80")]
+    [InlineData("is this node itself", "roles=coordinator,api", "http=127.0.0.1:8081", "store=http://127.0.0.1:8081")]
+    [InlineData("would travel to 10.0.0.1:8080 unencrypted", "roles=worker", "seed_nodes=a:1", "token=t", "store=http://10.0.0.1:8080")]
+    [InlineData("wants the token of the cluster", "roles=worker", "seed_nodes=a:1", "store=https://api.example:8443")]
+    [InlineData("is not s3://BUCKET/PREFIX", "roles=coordinator", "store=s3://B/p", "s3_region=eu-central-1")]
+    [InlineData("is not s3://BUCKET/PREFIX", "roles=coordinator", "store=s3://bucket/a//b", "s3_region=eu-central-1")]
+    [InlineData("needs its region", "roles=coordinator", "store=s3://bucket/p")]
+    [InlineData("'minio:9000' is not http(s)://HOST:PORT", "roles=coordinator", "store=s3://bucket/p", "s3_endpoint=minio:9000", "s3_region=r")]
+    [InlineData("would travel to minio unencrypted", "roles=coordinator", "store=s3://bucket/p", "s3_endpoint=http://minio:9000")]
+    [InlineData("there is no file /missing", "roles=coordinator", "store=s3://bucket/p", "s3_region=r", "s3_credentials_file=/missing")]
+    [InlineData("the store s is no bucket", "roles=coordinator", "store=s", "s3_region=r")]
+    [InlineData("'0.5' is not a whole number from 0 to 10080", "roles=coordinator", "janitor_minutes=0.5")]
     [InlineData("'99999' is not a whole number from 0 to 65535", "roles=coordinator", "port=99999")]
     [InlineData("would not be encrypted", "roles=coordinator", "host=192.0.2.7")]
     [InlineData("other nodes cannot reach '0.0.0.0'", "roles=coordinator", "host=0.0.0.0", "insecure=true")]
@@ -56,6 +70,44 @@ public sealed class NodeSettingsTests : IDisposable
         string problem = Assert.Single(error.Problems, problem => problem.Contains(sentence, StringComparison.Ordinal));
         Assert.EndsWith(".", problem, StringComparison.Ordinal);
         Assert.DoesNotContain("secret word", error.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("s3://bucket", "bucket", "")]
+    [InlineData("s3://my.bucket-1/", "my.bucket-1", "")]
+    [InlineData("s3://bucket/some/prefix_1/", "bucket", "some/prefix_1")]
+    public void A_store_may_be_a_bucket(string text, string bucket, string prefix)
+    {
+        Assert.Equal(new StoreLocation.Bucket(bucket, prefix, null, "eu-central-1", PathStyle: false, null), Read(("roles", "coordinator"), ("store", text), ("s3_region", "eu-central-1")).Store);
+        Assert.Equal(new StoreLocation.Bucket(bucket, prefix, new Uri("https://minio:9000"), "us-east-1", PathStyle: true, null), Read(("roles", "coordinator"), ("store", text), ("s3_endpoint", "https://minio:9000")).Store);
+        Assert.Equal(text.TrimEnd('/'), Read(("roles", "coordinator"), ("store", text), ("s3_region", "x")).Store.ToString());
+    }
+
+    [Fact]
+    public void A_store_may_be_the_folder_of_another_node()
+    {
+        NodeOptions options = Read(("roles", "worker"), ("seed_nodes", "a:1"), ("store", "https://api.example:8443/"), ("token", "t"));
+        Assert.Equal("https://api.example:8443", Assert.IsType<StoreLocation.Server>(options.Store).ToString());
+        Assert.False(options.ServesStore);
+    }
+
+    [Theory]
+    [InlineData(true, "roles=coordinator,api")]
+    [InlineData(true, "roles=coordinator", "http=127.0.0.1:8080")]
+    [InlineData(true, "roles=coordinator", "http=0.0.0.0:8080", "token=t")]
+    [InlineData(false, "roles=coordinator")]
+    [InlineData(false, "roles=coordinator", "http=0.0.0.0:8080")]
+    [InlineData(false, "roles=worker", "seed_nodes=a:1", "store=s", "http=127.0.0.1:8080")]
+    [InlineData(false, "roles=coordinator,api", "store=s3://bucket/p", "s3_region=r")]
+    public void A_folder_is_served_by_coordinators_and_api_and_beyond_this_machine_with_a_token_only(bool serves, params string[] settings) =>
+        Assert.Equal(serves, Read([.. settings.Select(setting => (setting.Split('=')[0], setting[(setting.IndexOf('=', StringComparison.Ordinal) + 1)..]))]).ServesStore);
+
+    [Fact]
+    public void A_store_that_cannot_be_used_as_configured_is_one_sentence()
+    {
+        NodeOptions options = Read(("roles", "coordinator"), ("store", Write("a-file", "")));
+        string problem = Assert.Single(Assert.Throws<NodeConfigurationException>(() => options.Store.Open(options)).Problems);
+        Assert.StartsWith($"The store {options.Store} cannot be used: ", problem, StringComparison.Ordinal);
     }
 
     [Fact]

@@ -140,9 +140,9 @@ internal sealed class BucketStore : TestStore
         return store;
     }
 
-    public override S3BlobStore Open() => Open(Name);
+    public override S3BlobStore Open() => Open(Name, null);
 
-    public S3BlobStore Open(string bucket, string? credentialsFile = null) =>
+    public S3BlobStore Open(string bucket = Name, string? credentialsFile = null) =>
         new(new S3BlobStoreOptions(bucket, Prefix, new Uri(S3.Server!), "us-east-1", PathStyle: true, credentialsFile, _quota, TimeSpan.Zero));
 
     public override async Task ReplaceAsync(BlobRef blob, Func<byte[], byte[]?> change)

@@ -314,7 +314,8 @@ public static partial class NodeSettings
                     return new StoreLocation.Folder(Path.GetFullPath(text));
                 if (Url(text) is not { } address || address.AbsolutePath != "/")
                 {
-                    _problems.Add($"{source}: '{text}' is neither a folder nor http://HOST:PORT nor s3://BUCKET/PREFIX.");
+                    // The text of a URL may hold a password.
+                    _problems.Add($"{source}: '{(text.Contains('@', StringComparison.Ordinal) ? "..." : text)}' is neither a folder nor http://HOST:PORT nor s3://BUCKET/PREFIX.");
                     return new StoreLocation.Folder(text);
                 }
                 var server = new HostPort(address.Host.Trim('[', ']'), address.Port);
@@ -336,7 +337,7 @@ public static partial class NodeSettings
                 _problems.Add($"{source}: '{text}' is not s3://BUCKET/PREFIX with a bucket of 3 to 63 characters of a-z, 0-9, '.' and '-', and a prefix of letters, digits, '-', '_', '.' and '/'.");
             Uri? endpoint = Get("s3_endpoint") is { } named ? Url(named) : null;
             if (Get("s3_endpoint") is not null && endpoint is null)
-                _problems.Add($"{Source("s3_endpoint")}: '{Get("s3_endpoint")}' is not http(s)://HOST:PORT.");
+                _problems.Add($"{Source("s3_endpoint")}: '{(Get("s3_endpoint")!.Contains('@', StringComparison.Ordinal) ? "..." : Get("s3_endpoint"))}' is not http(s)://HOST:PORT.");
             if (endpoint is { Scheme: "http" } && !new HostPort(endpoint.Host.Trim('[', ']'), 0).IsLoopback && !insecure)
                 _problems.Add($"{Source("s3_endpoint")}: all pixels would travel to {endpoint.Host} unencrypted: name it as https://, or allow it with --insecure.");
             string? region = Get("s3_region") ?? environment("AWS_REGION") ?? (endpoint is null ? null : "us-east-1");
