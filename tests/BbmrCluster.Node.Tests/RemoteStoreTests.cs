@@ -4,7 +4,6 @@ using System.Net.Sockets;
 using System.Text.Json;
 using BbmrCluster.Actors.Work;
 using BbmrCluster.Tests;
-using Microsoft.AspNetCore.Http;
 
 namespace BbmrCluster.Node.Tests;
 
@@ -160,7 +159,7 @@ public sealed class RemoteStoreTests : IDisposable
         await using HttpStore server = await HttpStore.StartAsync();
         using HttpClient client = Client(server);
         byte[] content = Bytes(1000);
-        BlobRef blob = BlobNames.Of(Image, "a", content), other = BlobNames.Of(Image, "a", content[1..]);
+        BlobRef blob = BlobNames.Of(Image, "a", content), other = BlobNames.Of(Image, "a", content.AsSpan(1));
         foreach ((string name, string? hash, byte[] sent) in ((string, string?, byte[])[])
             [(blob.Name, blob.Hash, content[1..]), (blob.Name, other.Hash, content), (other.Name, blob.Hash, content), (blob.Name, null, content), (blob.Name, blob.Hash[..31], content), (blob.Name, "\"" + blob.Hash, content)])
         {

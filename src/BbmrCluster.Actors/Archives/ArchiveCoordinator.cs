@@ -30,6 +30,8 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
     // What pages that are not closed said last in this run; kept when they leave.
     private readonly Dictionary<int, PageMessages.Changed> _said = [];
     private readonly ProgressRate _rate = new();
+    // Pages whose unfinished images are still to be discarded.
+    private readonly List<int> _left = [];
     private readonly Queue<DateTimeOffset> _closings = new();
     private int _cursor, _serial, _idle;
     private bool _active, _stopping;
@@ -75,6 +77,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
                     _said[page] = said with { Open = 0, Pending = said.Open + said.Pending, Fraction = 0, Waiting = null };
             }
             StopWhenIdle();
+            DiscardLeft();
             OpenMore();
         });
         Command<StopWhenWritten>(_ =>
@@ -290,6 +293,16 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
             page.Ref.Tell(new PageMessages.Halt(discard));
     }
 
+    // A page that is leaving has to be gone before it is brought back.
+    private void DiscardLeft()
+    {
+        foreach (int number in _left.Where(number => Page(number) is not null).ToList())
+        {
+            _left.Remove(number);
+            Page(number)!.Ref.Tell(new PageMessages.Halt(Discard: true));
+        }
+    }
+
     // ---- stopping and operators ----------------------------------------------------------------------------------
 
     private void Stop(ArchiveCommands.StopArchive command)
@@ -323,6 +336,13 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
         Enqueue(state => state.Decide(command.Control, Now), () =>
         {
             sender.Tell(new ArchiveReplies.ControlAnswered(_id, true, null));
+            _left.Clear();
+            if (command.Control == ArchiveControl.Cancel)
+            {
+                // A pause before, perhaps of another process, left unfinished images in the first of these.
+                _left.AddRange(Enumerable.Range(0, State.StoredPages).Where(page => !State.ClosedPages.ContainsKey(page)).Take(2 + (_settings.MostOpenImages / Math.Max(1, State.PageSize))));
+                DiscardLeft();
+            }
             if (command.Control is ArchiveControl.Pause or ArchiveControl.Cancel)
                 Halt(discard: command.Control == ArchiveControl.Cancel);
             else

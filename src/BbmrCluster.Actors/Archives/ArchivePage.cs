@@ -16,7 +16,7 @@ namespace BbmrCluster.Actors.Archives;
 internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPageEvent>, IWithTimers
 {
     private readonly ArchiveId _archive;
-    private readonly int _page;
+    private readonly int _page, _mostOpen;
     private readonly IActorRef _images;
     private readonly Dictionary<ImageId, OpenItem> _open = [];
     private readonly SortedDictionary<int, IReadOnlyList<ImageJob>> _chunks = [];
@@ -27,7 +27,7 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
     public ArchivePage(ArchiveId archive, int page, IActorRef images, CoordinationSettings settings)
         : base(PageState.Empty)
     {
-        (_archive, _page, _images) = (archive, page, images);
+        (_archive, _page, _images, _mostOpen) = (archive, page, images, settings.MostOpenImages);
         Recover<PageEvents.Batch>(batch => Restore(batch.Events));
         Command<PageMessages.Fill>(Fill);
         Command<PageMessages.Work>(Work);
@@ -167,6 +167,16 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
     private void Halt(PageMessages.Halt halt)
     {
         (_halting, _discard) = (true, halt.Discard);
+        // Images that a pause stopped are unfinished. Which they are is not remembered, but they were opened in order.
+        int more = halt.Discard && State.IsFilled ? _mostOpen : 0;
+        for (int i = 0; i < State.Jobs.Length && more > 0; i++)
+        {
+            if (State.States[i] == ItemState.Pending)
+            {
+                _open.TryAdd(State.Jobs[i].Id, new OpenItem(i));
+                more--;
+            }
+        }
         Remind();
         TellChanged();
     }

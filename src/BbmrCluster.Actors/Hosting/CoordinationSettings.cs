@@ -72,7 +72,7 @@ public sealed record CoordinationSettings
     /// <summary>How long nothing was written for an image before the janitor asks whether anyone needs its blobs (default 1 h; clocks of nodes and store may differ by less).</summary>
     public TimeSpan OrphanAge { get; init; } = TimeSpan.FromHours(1);
 
-    /// <summary>The same for an image that is unfinished, but that no archive has open (default 7 days): one whose job is paused, or was cancelled while it was.</summary>
+    /// <summary>The same for an image that is unfinished, but that no archive has open (default 7 days): one whose job is paused.</summary>
     public TimeSpan IdleAge { get; init; } = TimeSpan.FromDays(7);
 
     /// <summary>Writes a blob of an image under a label, for what is too large for a message; null where messages stay in the process.</summary>

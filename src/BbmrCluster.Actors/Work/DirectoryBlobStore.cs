@@ -59,6 +59,9 @@ public sealed class DirectoryBlobStore : IBlobStore
     private long Most => _limited ? Quota : FileSystem.TotalBytes(_root) / 2;
 
     /// <inheritdoc/>
+    public bool IsHere => true;
+
+    /// <inheritdoc/>
     public StoreRoom Room
     {
         get

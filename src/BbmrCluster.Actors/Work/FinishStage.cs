@@ -17,7 +17,7 @@ internal sealed class FinishStage(StageContext context)
     private readonly ImageFacts _facts = context.Facts;
     private readonly IReadOnlyList<StripBlobs> _strips = context.Work.Strips;
     private readonly List<OutputFile> _outputs = [];
-    private readonly List<BlobRef> _final = [];
+    private readonly List<KeptStrip> _final = [];
     private bool _storesAlpha;
 
     private bool Measures => _job.Kind != JobKind.Upscale && _job.Reconstructs;
@@ -51,7 +51,7 @@ internal sealed class FinishStage(StageContext context)
         }
         finally
         {
-            foreach (BlobRef blob in _final)
+            foreach (BlobRef blob in _final.Select(strip => strip.Blob).OfType<BlobRef>())
                 context.Blobs.Delete(blob);
         }
     }
@@ -91,7 +91,7 @@ internal sealed class FinishStage(StageContext context)
                 uniform += _strips[strip].UniformSse ?? 0;
             }
             if (WritesImage)
-                _final.Add(context.Write("final", strip, StripPixels.Join(rows, AlphaOf(strip, raw), _facts.HasAlpha).Data));
+                _final.Add(context.Keep("final", strip, StripPixels.Join(rows, AlphaOf(strip, raw), _facts.HasAlpha).Data));
             context.Report(new Working());
             (rows, raw) = (nextRows!, nextRaw);
         }
@@ -137,7 +137,7 @@ internal sealed class FinishStage(StageContext context)
     {
         string path = _job.Outputs.Image!, temporary = Temporary(path);
         var info = new ImageInfo(_facts.Width, _facts.Height, _facts.ColourChannels, _facts.HasAlpha, _facts.BitDepth, _facts.Format, context.Metadata);
-        string[] files = [.. _final.Select(blob => context.Blobs.LocalFile(blob, context.Scratch))];
+        string[] files = [.. _final.Select(strip => strip.File ?? context.Blobs.LocalFile(strip.Blob!, context.Scratch))];
         context.Busy(() => ImageEncoder.Encode(temporary, info, files, EncodeOptions.Default));
         context.Busy(() => Verify(temporary, info));
         Add(path);

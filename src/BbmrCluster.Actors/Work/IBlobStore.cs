@@ -36,6 +36,9 @@ public interface IBlobStore
     /// <summary>Deletes all blobs of an image, temporaries included.</summary>
     void DeleteImage(ImageId image);
 
+    /// <summary>Whether blobs are files that this machine sees, so that what is written costs no way over a network of this program.</summary>
+    bool IsHere { get; }
+
     /// <summary>Room at this moment, as well as it is known.</summary>
     StoreRoom Room { get; }
 

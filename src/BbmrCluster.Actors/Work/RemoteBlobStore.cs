@@ -27,6 +27,9 @@ public abstract class RemoteBlobStore(string place, TimeSpan? patience = null) :
     protected string Place => place;
 
     /// <inheritdoc/>
+    public bool IsHere => false;
+
+    /// <inheritdoc/>
     public StoreRoom Room => Wait(0, RoomAsync);
 
     /// <inheritdoc/>

@@ -235,7 +235,7 @@ public enum FailureClass
     /// <summary>A blob is missing or damaged: redo what made it, then this lease.</summary>
     BlobLost,
 
-    /// <summary>The store or the output disk is full: pause and try again when there is room. No attempt is counted.</summary>
+    /// <summary>The store or the output disk is full, or the store cannot be reached: pause and try again when that is over. No attempt is counted.</summary>
     StoreFull,
 
     /// <summary>The source, its outputs or the weights make the job impossible: the image fails with the message.</summary>

@@ -100,6 +100,12 @@ public sealed class StageRunner(IEngineFactory engines, IBlobStore blobs, StageR
         new(FailureClass.Permanent, $"{job.DisplayName}: {reason}", inner: inner) { Code = code };
 }
 
+/// <summary>A strip that a lease keeps for itself.</summary>
+/// <param name="Hash">XXH3-128 of its bytes.</param>
+/// <param name="Blob">In the store; null where it is a file.</param>
+/// <param name="File">In the scratch folder; null where it is a blob.</param>
+internal sealed record KeptStrip(string Hash, BlobRef? Blob, string? File);
+
 /// <summary>A lease with all that its stage may use.</summary>
 internal sealed class StageContext(LeaseWork work, IBlobStore blobs, string scratch, Func<IEngine> engine, Action<StageReport> report, CancellationToken cancellation) : IDisposable
 {
@@ -129,6 +135,22 @@ internal sealed class StageContext(LeaseWork work, IBlobStore blobs, string scra
     public void Report(StageReport what) => report(what);
 
     public BlobRef Write(string label, int strip, ReadOnlySpan<byte> content) => blobs.Write(Job.Id, $"{label}-{strip:D5}", work.Attempt, content);
+
+    /// <summary>
+    /// Writes what this lease alone reads again: into a store on this machine, whose quota counts it and from which the lease
+    /// deletes it; where the store is elsewhere, into the scratch folder.
+    /// </summary>
+    public KeptStrip Keep(string label, int strip, ReadOnlySpan<byte> content)
+    {
+        if (blobs.IsHere)
+        {
+            BlobRef blob = Write(label, strip, content);
+            return new KeptStrip(blob.Hash, blob, null);
+        }
+        string file = Path.Combine(Scratch, $"{label}-{strip:D5}");
+        File.WriteAllBytes(file, content);
+        return new KeptStrip(BlobNames.Hash(content), null, file);
+    }
 
     /// <summary>Reads a blob that an earlier stage must have made.</summary>
     public byte[] Read(BlobRef? blob, string what, int strip) =>

@@ -101,6 +101,29 @@ public sealed class BulkSpecs : IDisposable
     }
 
     [Fact]
+    public async Task An_archive_that_is_cancelled_while_it_is_paused_leaves_no_work_behind_either()
+    {
+        ArchiveId id;
+        _world.Hold(Stage.Pack, after: 10);
+        await using (var first = await TestNode.StartAsync(_world, _folder, settings: Pages))
+        {
+            await using var run = await first.Client.SubmitAsync(new ArchiveSpec(Jobs(40)));
+            id = run.Id;
+            Assert.True(_world.Held.Wait(Long));
+            Assert.True(await first.Client.PauseAsync(id));
+            await Eventually(async () => await first.Client.FindAsync(id) is { Phase: ArchivePhase.Paused, Open: 0 });
+        }
+        Assert.True(Unfinished() > 0);
+        var deleted = new ConcurrentDictionary<ImageId, bool>();
+        await using var second = await TestNode.StartAsync(_world, _folder, settings: Pages with { DeleteBlobs = image => deleted[image] = true });
+        Assert.True(await second.Client.CancelAsync(id));
+        await Eventually(() => Task.FromResult(Unfinished() == 0));
+        Assert.NotEmpty(deleted);
+
+        long Unfinished() => _folder.Count("SELECT count(*) FROM journal WHERE persistence_id LIKE 'image-%' AND deleted = 0");
+    }
+
+    [Fact]
     public async Task Another_archive_under_a_submitters_key_is_refused()
     {
         await using var node = await TestNode.StartAsync(_world, _folder);
