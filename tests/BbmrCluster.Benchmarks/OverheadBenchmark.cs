@@ -199,6 +199,8 @@ internal static class OverheadBenchmark
     {
         private readonly ConcurrentDictionary<string, byte[]> _blobs = new(StringComparer.Ordinal);
 
+        public bool IsHere => true;
+
         public StoreRoom Room => new(0, long.MaxValue, long.MaxValue, 0);
 
         public BlobRef Write(ImageId image, string label, int attempt, ReadOnlySpan<byte> content)

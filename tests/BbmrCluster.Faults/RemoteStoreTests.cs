@@ -15,7 +15,7 @@ public sealed class RemoteStoreTests
     {
         using var cluster = new LoopbackCluster();
         await cluster.InitializeAsync();
-        Assert.Equal(0, cluster.Client("drain", "w1").ExitCode);
+        await cluster.UntilAsync(() => Task.FromResult(cluster.Client("drain", "w1").ExitCode == 0), "w1 known and drained");
         int http = LoopbackCluster.FreePort();
         cluster.StartWorker("far", null, "--store", cluster.Server, "--http", $"127.0.0.1:{http}");
         await cluster.ReadyAsync(workers: 2);
