@@ -140,6 +140,27 @@ public sealed class SweepSpecs : IAsyncLifetime
     }
 
     [Fact]
+    public async Task The_janitor_of_a_cluster_clears_its_store_of_what_nobody_knows()
+    {
+        var store = new DirectoryBlobStore(_outputs, new DirectoryBlobStoreOptions(Exclusive: false));
+        BlobRef orphan = store.Write(new ImageId("orphan"), "raw", 1, [1]), fresh = store.Write(new ImageId("fresh"), "raw", 1, [2]);
+        string foreign = Path.Combine(Directory.CreateDirectory(Path.Combine(_outputs, "holiday")).FullName, "beach.jpg"), killed = Path.Combine(_outputs, orphan.Name + ".1-0123456789ab-7.tmp");
+        await File.WriteAllBytesAsync(foreign, [3]);
+        await File.WriteAllBytesAsync(killed, [3]);
+        foreach (string old in (string[])[Path.Combine(_outputs, orphan.Name), foreign, killed])
+            File.SetLastWriteTimeUtc(old, DateTime.UtcNow.AddDays(-30));
+        using var folder = new JournalFolder();
+        await using var cluster = await TestNode.StartAsync(_world, folder, devices: 0, Hosting.AkkaExecutionMode.Clustered,
+            TestNode.Fast with { StoredImages = store.Images, DeleteBlobs = store.DeleteImage, JanitorInterval = TimeSpan.FromMilliseconds(100) });
+        string gone = Path.Combine(_outputs, "orphan");
+        for (int i = 0; i < 600 && Directory.Exists(gone); i++)
+            await Task.Delay(50);
+        Assert.False(Directory.Exists(gone));
+        Assert.Equal([2], store.Read(fresh));
+        Assert.True(File.Exists(foreign));
+    }
+
+    [Fact]
     public async Task No_lease_is_granted_while_blobs_are_being_deleted()
     {
         await IngestAndStopAsync();

@@ -102,6 +102,8 @@ internal sealed class TestNode : IAsyncDisposable
                     builder.WithCoordinatorProxies();
                 else
                     builder.WithWorkBroker(mode, used).WithImageCoordinators(mode, Allocators.Parse, used).WithArchiveIndex(mode).WithArchiveCoordinators(mode, used);
+                if (mode == AkkaExecutionMode.Clustered && joins is null && used.StoredImages is not null)
+                    builder.WithStoreJanitor(used);
                 if (devices > 0)
                     builder.WithWorker(new WorkerId("w"), [.. Enumerable.Range(0, devices).Select(i => new DeviceSlot($"fake-{i}", world.Runner, ReadBlob: readBlob))], used);
                 if (mode == AkkaExecutionMode.Clustered)
