@@ -14,7 +14,7 @@ namespace BbmrCluster.Benchmarks;
 /// </summary>
 internal static class BrokerBenchmark
 {
-    private const int LeasesOfImage = (3 * 34) + 3;
+    private const int LeasesOfImage = (3 * 34) + 3, LeasesToBegin = 20;
 
     public static void Run(string[] args) => RunAsync(args).GetAwaiter().GetResult();
 
@@ -24,7 +24,7 @@ internal static class BrokerBenchmark
     private static async Task RunAsync(string[] args)
     {
         int[] sizes = [16, 64, 256];
-        double seconds = 20, warm = 20, lease = 50;
+        double seconds = 20, warm = 10, lease = 50;
         bool kill = false, apart = false;
         string? server = null;
         for (int i = 0; i < args.Length; i++)
@@ -58,8 +58,11 @@ internal static class BrokerBenchmark
         var settings = Settings(workers);
         await using var node = await StandInNode.StartAsync(journal, null, apart ? [] : Devices(workers, lease, here), settings);
         using var other = apart ? new OtherProcess("stand-ins", node.Address.ToString(), workers.ToString(CultureInfo.InvariantCulture), lease.ToString(CultureInfo.InvariantCulture)) : null;
-        int images = (int)(workers * (seconds + warm + 20) * 1000 / (LeasesOfImage * lease)) + workers;
+        int images = (int)(workers * (seconds + warm + 10) * 1000 / (LeasesOfImage * lease)) + workers;
         await using var run = await node.Client.SubmitAsync(new ArchiveSpec([.. Enumerable.Range(0, images).Select(i => StandIn.Job($"a{i}", 60 * 128, 34 * 128))]));
+        // Start and compilation are over when every worker has had some leases.
+        while ((await CountAsync()).Leases < LeasesToBegin * workers)
+            await Task.Delay(100);
         await Task.Delay(TimeSpan.FromSeconds(warm));
 
         var before = await CountAsync();

@@ -64,6 +64,14 @@ internal static class BulkBenchmark
     {
         var (journal, images, first) = (BenchmarkJournal.Of(args[0]), int.Parse(args[1], CultureInfo.InvariantCulture), args[2] == "0");
         ThreadPool.SetMinThreads(32, 32);
+        // Ends with the process that started it.
+        _ = Task.Run(() =>
+        {
+            while (Console.In.ReadLine() is not null)
+            {
+            }
+            Environment.Exit(0);
+        });
         var counts = new StandInCounts();
         await using var node = await StandInNode.StartAsync(journal, null, [.. Enumerable.Repeat(() => new StandIn(_ => TimeSpan.Zero, counts.Add), Workers)], new CoordinationSettings { OpenImages = 64 });
         var id = first ? await SubmitAsync(node.Client, images) : (await WaitAsync(async () => await node.Client.ListAsync() is [var one, ..] ? one : null)).Id;
