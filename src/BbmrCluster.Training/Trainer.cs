@@ -35,6 +35,9 @@ public static class Trainer
 
     private static readonly JsonSerializerOptions Json = new() { PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower };
 
+    /// <summary>The checkpoint of a training in its output folder.</summary>
+    public static string CheckpointOf(TrainingRecipe recipe, string output) => Path.Combine(output, recipe.Name + ".state.safetensors");
+
     /// <summary>Trains to the recipe's last step; goes on from a checkpoint in the output folder if <paramref name="resume"/>.</summary>
     /// <returns>The last log line.</returns>
     /// <exception cref="InvalidDataException">Photographs, start weights or checkpoint cannot be used; one sentence.</exception>
@@ -156,7 +159,7 @@ public static class Trainer
 
         private double Seconds => _earlierSeconds + _clock.Elapsed.TotalSeconds;
 
-        private string StatePath => _base + ".state.safetensors";
+        private string StatePath => CheckpointOf(_recipe, Path.GetDirectoryName(_base)!);
 
         private string LogPath => _base + ".log.jsonl";
 

@@ -33,6 +33,19 @@ public sealed class TrainedModelTests : IDisposable
     private byte[] Bytes(params string[] parts) => File.ReadAllBytes(_scratch[parts]);
 
     [Fact]
+    public void A_checkpoint_of_an_earlier_training_is_kept_unless_that_is_asked_for()
+    {
+        Directory.CreateDirectory(_scratch["photos"]);
+        Directory.CreateDirectory(_scratch["training"]);
+        File.WriteAllText(_scratch["recipe.json"], """{"name": "light", "network": "omnisr-light", "scale": 4, "steps": 10}""");
+        File.WriteAllText(_scratch["training", "light.state.safetensors"], "earlier");
+        BbmrResult refused = Run("train", "recipe.json", "--photos", "photos", "-o", "training");
+        Assert.Equal((1, "bbmr: training/light.state.safetensors: this checkpoint of an earlier training would be lost; go on from it with --resume, or begin anew with --force.\n"), (refused.ExitCode, refused.Error));
+        Assert.Equal("earlier", File.ReadAllText(_scratch["training", "light.state.safetensors"]));
+        Assert.Contains("photos", Run("train", "recipe.json", "--photos", "photos", "-o", "training", "--force").Error, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void A_joint_model_is_taken_pinned_and_needed_again()
     {
         Pictures.Write(_scratch["photo.png"], 300, 270);

@@ -48,6 +48,36 @@ public sealed class ClusterTests(LoopbackCluster cluster) : IClassFixture<Loopba
     }
 
     [Fact]
+    public void An_archive_by_manifest_keeps_its_tree_records_what_fails_and_skips_what_is_done()
+    {
+        string[] images = [.. Enumerable.Range(0, 30).Select(i => $"set{i % 3}/{i:D2}.{(i % 2 == 0 ? "png" : "jpg")}")];
+        for (int i = 0; i < images.Length; i++)
+            BbmrCluster.Tests.Pictures.Write(Path.Combine(cluster.Folder, "archive", images[i]), 60 + i, 90 - i);
+        File.WriteAllText(Path.Combine(cluster.Folder, "archive", "set0", "text.jpg"), "this is no picture");
+        File.WriteAllBytes(Path.Combine(cluster.Folder, "archive", "set1", "empty.png"), []);
+        string[] bad = ["set0/text.jpg", "set1/empty.png", "set2/missing.png"];
+        File.WriteAllLines(Path.Combine(cluster.Folder, "archive", "list.txt"), ["# what is to be kept", .. images.Take(20), .. bad, "", .. images.Skip(20)]);
+
+        string[] submit = ["submit", "--manifest", "archive/list.txt", "-o", "kept", "--scorer", "bicubic", "--wait", "--json"];
+        BbmrResult first = cluster.Client(submit);
+        Assert.True(first.ExitCode == 3, first.ToString());
+        Assert.Equal((30, 0, 3), Counts(first));
+        string job = first.Lines[0].GetProperty("id").GetString()!;
+        BbmrResult failed = cluster.Client("status", job, "--images", "failed", "--json");
+        Assert.Equal(bad.Select(name => Path.Combine(cluster.Folder, "archive", name)), failed.Lines.Skip(1).Select(image => image.GetProperty("input").GetString()));
+        Assert.All(failed.Lines.Skip(1), image => Assert.NotEmpty(image.GetProperty("error").GetString()!));
+        string[] expected = [.. images.SelectMany(image => new[] { ".allocation.png", ".bbmr", ".png", ".report.json" }.Select(extension => Path.ChangeExtension(image, null) + extension)).Order(StringComparer.Ordinal)];
+        Assert.Equal(expected, Files("kept"));
+
+        BbmrResult again = cluster.Client(submit);
+        Assert.True(again.ExitCode == 3, again.ToString());
+        Assert.Equal((0, 30, 3), Counts(again));
+        Assert.Equal(expected, Files("kept"));
+
+        static (int, int, int) Counts(BbmrResult result) => (result.Lines[^1].GetProperty("done").GetInt32(), result.Lines[^1].GetProperty("skipped").GetInt32(), result.Lines[^1].GetProperty("failed").GetInt32());
+    }
+
+    [Fact]
     public async Task A_worker_can_be_drained_and_work_again()
     {
         Assert.Equal(0, cluster.Client("drain", "w1").ExitCode);

@@ -173,6 +173,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
             return;
         }
         _active = true;
+        TellIndex();
         foreach (var (watcher, wanted) in _watchers.Where(pair => pair.Value == run))
             watcher.Tell(new ArchiveReplies.ArchiveAccepted(_id, wanted, State.Images));
         OpenMore();
@@ -357,8 +358,8 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
     {
         _idle = 0;
         int from = Math.Max(0, list.From), page = State.PageSize == 0 ? 0 : from / State.PageSize;
-        // Pages without a failure need not be read to list failures.
-        while (list.State == ItemState.Failed && State.ClosedPages.TryGetValue(page, out var counts) && counts.Failed == 0)
+        // Pages that hold none of what is asked for need not be read.
+        while (list.State is { } wanted && page < State.StoredPages && HasNone(page, wanted))
             from = State.First(++page);
         if (State.Run is null || page >= State.StoredPages || Page(page) is not { } view)
         {
@@ -367,6 +368,14 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
         }
         int next = State.First(page + 1);
         view.Ref.Tell(new PageMessages.List(_id, State.First(page), from, Math.Clamp(list.Count, 1, 100), list.State, Sender, next < State.Images ? next : null));
+    }
+
+    private bool HasNone(int page, ItemState state)
+    {
+        if (State.ClosedPages.TryGetValue(page, out var closed))
+            return state switch { ItemState.Failed => closed.Failed == 0, ItemState.Done => closed.Done == 0, ItemState.Skipped => closed.Skipped == 0, _ => true };
+        // Pages are worked on in order: those behind the last that has said something have nothing closed in this run.
+        return state != ItemState.Pending && Working && _said.Count > 0 && page > _said.Keys.Max();
     }
 
     // ---- telling -------------------------------------------------------------------------------------------------

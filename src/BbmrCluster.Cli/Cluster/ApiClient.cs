@@ -12,6 +12,8 @@ internal sealed class ApiClient : IDisposable
 {
     private const string DefaultServer = "http://127.0.0.1:8080";
 
+    private static readonly TimeSpan Patience = TimeSpan.FromMinutes(1);
+
     private readonly HttpClient _http;
 
     private ApiClient(Uri server, string? token)
@@ -66,18 +68,51 @@ internal sealed class ApiClient : IDisposable
         }
     }
 
-    /// <summary>Server-sent events until the server ends them.</summary>
-    public async IAsyncEnumerable<JsonElement> EventsAsync(string path, [EnumeratorCancellation] CancellationToken stop)
+    /// <summary>
+    /// Server-sent events until the server ends them after <paramref name="last"/>. A connection that breaks is made again, and
+    /// the server goes on where it was.
+    /// </summary>
+    /// <exception cref="UserErrorException">It refuses, or stays away for a minute.</exception>
+    public async IAsyncEnumerable<JsonElement> EventsAsync(string path, string last, [EnumeratorCancellation] CancellationToken stop)
+    {
+        string? lastEvent = null;
+        long? lostAt = null;
+        while (true)
+        {
+            await using IAsyncEnumerator<SseItem<string>> items = ConnectedAsync(path, lastEvent, stop).GetAsyncEnumerator(stop);
+            while (true)
+            {
+                try
+                {
+                    if (!await items.MoveNextAsync())
+                        break;
+                }
+                catch (Exception error) when (error is IOException or HttpRequestException || (error is UserErrorException && lostAt is { } since && Environment.TickCount64 - since < Patience.TotalMilliseconds))
+                {
+                    break;
+                }
+                lostAt = null;
+                lastEvent = items.Current.EventId is { Length: > 0 } id ? id : lastEvent;
+                using JsonDocument document = JsonDocument.Parse(items.Current.Data);
+                yield return document.RootElement.Clone();
+                if (items.Current.EventType == last)
+                    yield break;
+            }
+            lostAt ??= Environment.TickCount64;
+            await Task.Delay(TimeSpan.FromSeconds(1), stop);
+        }
+    }
+
+    private async IAsyncEnumerable<SseItem<string>> ConnectedAsync(string path, string? lastEvent, [EnumeratorCancellation] CancellationToken stop)
     {
         using var request = new HttpRequestMessage(HttpMethod.Get, path);
+        if (lastEvent is not null)
+            request.Headers.Add("Last-Event-ID", lastEvent);
         using HttpResponseMessage response = await ReachedAsync(() => _http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, stop), stop);
         await CheckAsync(response, stop);
         await using Stream stream = await response.Content.ReadAsStreamAsync(stop);
         await foreach (SseItem<string> item in SseParser.Create(stream).EnumerateAsync(stop))
-        {
-            using JsonDocument document = JsonDocument.Parse(item.Data);
-            yield return document.RootElement.Clone();
-        }
+            yield return item;
     }
 
     /// <inheritdoc/>

@@ -190,7 +190,7 @@ internal static class ClusterCommands
         var names = new Dictionary<string, string>(StringComparer.Ordinal);
         try
         {
-            await foreach (JsonElement one in client.EventsAsync($"v1/jobs/{Uri.EscapeDataString(job)}/events", stop))
+            await foreach (JsonElement one in client.EventsAsync($"v1/jobs/{Uri.EscapeDataString(job)}/events", "job_finished", stop))
             {
                 string kind = Text(one, "event"), image = Text(one, "image");
                 if (kind is "ping")
@@ -201,6 +201,9 @@ internal static class ClusterCommands
                     : one.TryGetProperty("report", out JsonElement report) && report.ValueKind == JsonValueKind.Object ? Text(report, "input") : image;
                 switch (kind)
                 {
+                    case "job_status" when one.TryGetProperty("status", out JsonElement status) && status.ValueKind == JsonValueKind.Object:
+                        terminal.Message(JobText(status));
+                        break;
                     case "image_started":
                         names[image] = Text(one, "input");
                         break;
@@ -223,7 +226,6 @@ internal static class ClusterCommands
             terminal.Message($"the job goes on; 'bbmr watch {job}' shows it again");
             return code;
         }
-        // The api node went away: the job does not depend on it.
         throw new UserErrorException($"The server ended the connection; the job goes on ('bbmr watch {job}' shows it again).");
     }
 
@@ -238,10 +240,15 @@ internal static class ClusterCommands
     private static void ShowJob(Terminal terminal, JsonElement job)
     {
         terminal.Json(job);
+        terminal.Result(JobText(job));
+    }
+
+    private static string JobText(JsonElement job)
+    {
         string left = Number(job, "seconds_left") is { } seconds ? $", about {Amounts.Text(TimeSpan.FromSeconds(seconds))} left" : "";
         string waiting = Text(job, "waiting") is { Length: > 0 } reason ? $", waits: {reason}" : "";
-        terminal.Result(string.Create(CultureInfo.InvariantCulture,
-            $"{Text(job, "id")}  {Text(job, "state")}, {100 * (Number(job, "progress") ?? 0):0} % of {Text(job, "images")} images: {Text(job, "done")} done, {Text(job, "skipped")} skipped, {Text(job, "failed")} failed{left}{waiting}  {Text(job, "name")}"));
+        return string.Create(CultureInfo.InvariantCulture,
+            $"{Text(job, "id")}  {Text(job, "state")}, {100 * (Number(job, "progress") ?? 0):0} % of {Text(job, "images")} images: {Text(job, "done")} done, {Text(job, "skipped")} skipped, {Text(job, "failed")} failed{left}{waiting}  {Text(job, "name")}");
     }
 
     private static string Text(JsonElement element, string field) => element.TryGetProperty(field, out JsonElement value)

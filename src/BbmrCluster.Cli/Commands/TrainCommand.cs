@@ -21,8 +21,9 @@ internal static class TrainCommand
         var data = new Option<string?>("--data") { Description = "What the card says of the photographs", HelpName = "TEXT" };
         var licence = new Option<string>("--licence") { Description = "What the card says of the terms of use", HelpName = "TEXT", DefaultValueFactory = _ => "Trained by BbmrCluster; mind the terms of the photographs. No photograph is part of the file." };
         var resume = new Option<bool>("--resume") { Description = "Go on from the checkpoint in the output folder" };
+        var force = new Option<bool>("--force") { Description = "Begin anew where the output folder holds a checkpoint; without it and --resume that is refused" };
         var command = new BbmrCommand("train", "Trains a network by a recipe. Ctrl-C writes a checkpoint; --resume goes on from the last one, also after a kill.",
-            "bbmr train recipe.json --photos photographs --validation set5 -o training", "bbmr train recipe.json --photos photographs -o training --resume --publish models") { recipeFile, photos, validation, output, resume, publish, data, licence };
+            "bbmr train recipe.json --photos photographs --validation set5 -o training", "bbmr train recipe.json --photos photographs -o training --resume --publish models") { recipeFile, photos, validation, output, resume, force, publish, data, licence };
         command.RunAsync(async (parsed, services) =>
         {
             NativeRuntime.Apply();
@@ -33,6 +34,9 @@ internal static class TrainCommand
                 if (!Directory.Exists(folder))
                     throw new UserErrorException($"{folder}: there is no such folder.");
             }
+            string checkpoint = Trainer.CheckpointOf(recipe, paths.Output);
+            if (File.Exists(checkpoint) && !parsed.GetValue(resume) && !parsed.GetValue(force))
+                throw new UserErrorException($"{checkpoint}: this checkpoint of an earlier training would be lost; go on from it with --resume, or begin anew with --force.");
             CancellationToken stop = services.Interruption.Graceful();
             try
             {

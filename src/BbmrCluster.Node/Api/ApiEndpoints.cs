@@ -1,5 +1,4 @@
 using System.Net.ServerSentEvents;
-using System.Runtime.CompilerServices;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
@@ -13,9 +12,11 @@ using BbmrCluster.Rescaling;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Http.HttpResults;
+using Microsoft.AspNetCore.Mvc;
 using Microsoft.AspNetCore.Routing;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
+using Microsoft.OpenApi;
 
 namespace BbmrCluster.Node.Api;
 
@@ -28,7 +29,10 @@ internal static class ApiEndpoints
     public static void AddServices(IServiceCollection services)
     {
         services.AddSingleton<JobPlanner>();
+        services.AddSingleton<JobWatches>();
         services.AddProblemDetails();
+        // Otherwise a malformed request is answered without a word.
+        services.Configure<RouteHandlerOptions>(handling => handling.ThrowOnBadRequest = true);
         services.ConfigureHttpJsonOptions(json =>
         {
             json.SerializerOptions.PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower;
@@ -40,6 +44,10 @@ internal static class ApiEndpoints
             document.Info.Title = "BbmrCluster";
             document.Info.Version = NodeOptions.ProgramVersion;
             document.Info.Description = "Jobs over photographs: submit, watch, steer; the nodes that do them. Errors are problem+json (RFC 9457).";
+            document.Components ??= new OpenApiComponents();
+            document.Components.SecuritySchemes ??= new Dictionary<string, IOpenApiSecurityScheme>(StringComparer.Ordinal);
+            document.Components.SecuritySchemes["token"] = new OpenApiSecurityScheme { Type = SecuritySchemeType.Http, Scheme = "bearer", Description = "The cluster's token, where it has one" };
+            document.Security = [new OpenApiSecurityRequirement { [new OpenApiSecuritySchemeReference("token", document)] = [] }];
             return Task.CompletedTask;
         }));
     }
@@ -47,6 +55,7 @@ internal static class ApiEndpoints
     /// <summary>Admits whoever may command the cluster, to all but the health checks, and turns errors into problems.</summary>
     public static void Guard(WebApplication app)
     {
+        app.UseStatusCodePages();
         app.Use(ProblemsAsync);
         app.Use(AdmittedAsync);
     }
@@ -54,14 +63,14 @@ internal static class ApiEndpoints
     public static void Map(WebApplication app)
     {
         app.MapOpenApi();
-        RouteGroupBuilder v1 = app.MapGroup("/v1").ProducesProblem(400).ProducesProblem(401).ProducesProblem(503);
+        RouteGroupBuilder v1 = app.MapGroup("/v1").ProducesProblem(400).ProducesProblem(401).ProducesProblem(403).ProducesProblem(503);
         RouteGroupBuilder jobs = v1.MapGroup("/jobs").WithTags("jobs");
-        jobs.MapPost("/", SubmitAsync).WithName("submit").ProducesProblem(422)
+        jobs.MapPost("/", SubmitAsync).WithName("submit").ProducesProblem(413).ProducesProblem(422)
             .WithSummary("Submits a job. The same Idempotency-Key with the same images gives the job that is there already.");
         jobs.MapGet("/", ListAsync).WithName("jobs").WithSummary("Jobs, the latest submission first.");
         jobs.MapGet("/{id}", StatusAsync).WithName("status").ProducesProblem(404).WithSummary("How a job stands: progress and time left.");
         jobs.MapGet("/{id}/images", ImagesAsync).WithName("images").ProducesProblem(404).WithSummary("Images of a job, all or those in one state.");
-        jobs.MapGet("/{id}/events", EventsAsync).WithName("events").ProducesProblem(404).WithSummary("What happens to a job from now on, as server-sent events; ends with job_finished.");
+        jobs.MapGet("/{id}/events", EventsAsync).WithName("events").ProducesProblem(404).WithSummary("What happens to a job from now on, as server-sent events; ends with job_finished. With Last-Event-ID it goes on after that event where this node still has those since.");
         jobs.MapPost("/{id}/pause", (string id, BbmrClient client, CancellationToken stop) => SteerAsync(id, client, client.PauseAsync, stop)).WithName("pause").ProducesProblem(404).ProducesProblem(409)
             .WithSummary("Takes leases back and grants none until the job is resumed.");
         jobs.MapPost("/{id}/resume", (string id, BbmrClient client, CancellationToken stop) => SteerAsync(id, client, client.ResumeAsync, stop)).WithName("resume").ProducesProblem(404).ProducesProblem(409)
@@ -75,11 +84,10 @@ internal static class ApiEndpoints
 
     internal static ProblemHttpResult Problem(int status, string title, string detail) => TypedResults.Problem(detail, statusCode: status, title: title);
 
-    private static async Task<Results<Accepted<JobStatus>, ProblemHttpResult>> SubmitAsync(JobRequest request, HttpContext context, BbmrClient client, JobPlanner planner, IHostApplicationLifetime lifetime, CancellationToken stop)
+    private static async Task<Results<Accepted<JobStatus>, ProblemHttpResult>> SubmitAsync(JobRequest request, [FromHeader(Name = "Idempotency-Key")] string? key, BbmrClient client, JobPlanner planner, IHostApplicationLifetime lifetime, CancellationToken stop)
     {
-        string? key = context.Request.Headers["Idempotency-Key"] is [{ Length: > 0 } given] ? given : null;
-        if (key?.Length > 255)
-            return Problem(400, "Malformed request", "An Idempotency-Key has at most 255 characters.");
+        if (key is { Length: 0 or > 255 })
+            return Problem(400, "Malformed request", "An Idempotency-Key has 1 to 255 characters.");
         if (!Enum.TryParse(request.OnBadBlock, ignoreCase: true, out PoisonRule rule) || !Enum.IsDefined(rule))
             return Problem(422, "Job refused", $"There is no on_bad_block '{request.OnBadBlock}': quarantine or fail.");
         if (request.Priority is < 0 or > 9 || request.Attempts is < 1 or > 100)
@@ -142,36 +150,15 @@ internal static class ApiEndpoints
         return TypedResults.Ok(new Listing<JobImage>([.. items.Select(JobImage.Of)], items.Count == most ? items[^1].Item + 1 : null));
     }
 
-    private static async Task<IResult> EventsAsync(string id, BbmrClient client, CancellationToken stop)
-    {
-        if (Parse(id) is not { } archive || await client.FindAsync(archive, stop) is null || await client.WatchAsync(archive, stop) is not { } run)
-            return NoJob(id);
-        return TypedResults.ServerSentEvents(Events(run, stop));
-    }
+    private static async Task<IResult> EventsAsync(string id, [FromHeader(Name = "Last-Event-ID")] string? lastEvent, BbmrClient client, JobWatches watches, CancellationToken stop) =>
+        Parse(id) is { } archive && await client.FindAsync(archive, stop) is { } found
+            ? TypedResults.ServerSentEvents(Events(archive, watches.EventsAsync(archive, lastEvent, new JobEvent("job_status", id, Status: JobStatus.Of(found)), Silence, stop)))
+            : NoJob(id);
 
-    private static async IAsyncEnumerable<SseItem<JobEvent>> Events(ArchiveRun run, [EnumeratorCancellation] CancellationToken stop)
+    private static async IAsyncEnumerable<SseItem<JobEvent>> Events(ArchiveId job, IAsyncEnumerable<(string Id, JobEvent Event)?> events)
     {
-        await using ArchiveRun watched = run;
-        await using IAsyncEnumerator<JobNotification> notifications = run.Notifications.GetAsyncEnumerator(stop);
-        Task<bool> next = notifications.MoveNextAsync().AsTask();
-        while (true)
-        {
-            // Something now and then, so that both sides notice when the other is gone.
-            if (await Task.WhenAny(next, Task.Delay(Silence, stop)) != next)
-            {
-                stop.ThrowIfCancellationRequested();
-                yield return new SseItem<JobEvent>(new JobEvent("ping", run.Id.Value), "ping");
-                continue;
-            }
-            if (!await next)
-                yield break;
-            JobNotification notification = notifications.Current;
-            if (JobEvent.Of(run.Id, notification) is { } one)
-                yield return new SseItem<JobEvent>(one, one.Event);
-            if (notification is JobNotification.ArchiveFinished)
-                yield break;
-            next = notifications.MoveNextAsync().AsTask();
-        }
+        await foreach ((string Id, JobEvent Event)? one in events)
+            yield return one is { } told ? new SseItem<JobEvent>(told.Event, told.Event.Event) { EventId = told.Id } : new SseItem<JobEvent>(new JobEvent("ping", job.Value), "ping");
     }
 
     private static async Task<Results<Ok<JobStatus>, ProblemHttpResult>> SteerAsync(string id, BbmrClient client, Func<ArchiveId, CancellationToken, Task<bool>> steer, CancellationToken stop)

@@ -141,7 +141,7 @@ public sealed record JobImage(int Number, string Image, string Input, string Sta
 }
 
 /// <summary>Something that happened to a job. Fields that an event does not have are null.</summary>
-/// <param name="Event">image_started, image_progressed, image_paused, image_resumed, image_finished, job_finished or ping.</param>
+/// <param name="Event">job_status (first, unless the client goes on after an event that it has), image_started, image_progressed, image_paused, image_resumed, image_finished, job_finished or ping.</param>
 /// <param name="Job">The job.</param>
 /// <param name="Image">The image.</param>
 /// <param name="Input">The image's input, when it starts.</param>
@@ -154,8 +154,9 @@ public sealed record JobImage(int Number, string Image, string Input, string Sta
 /// <param name="Skipped">Images skipped, at the end.</param>
 /// <param name="Failed">Images failed, at the end.</param>
 /// <param name="Unfinished">Images given up by a cancellation, at the end.</param>
+/// <param name="Status">How the job stands, in job_status.</param>
 public sealed record JobEvent(string Event, string Job, string? Image = null, string? Input = null, double? Progress = null, string? State = null, string? Code = null, string? Error = null,
-    JsonElement? Report = null, int? Done = null, int? Skipped = null, int? Failed = null, int? Unfinished = null)
+    JsonElement? Report = null, int? Done = null, int? Skipped = null, int? Failed = null, int? Unfinished = null, JobStatus? Status = null)
 {
     /// <summary>From a notification; null for one that has no event.</summary>
     public static JobEvent? Of(ArchiveId job, JobNotification notification) => notification switch

@@ -145,6 +145,8 @@ public sealed class ClusterNode : IAsyncDisposable
         builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel =>
         {
             kestrel.AddServerHeader = false;
+            // A hundred thousand inputs; more of them come as a manifest.
+            kestrel.Limits.MaxRequestBodySize = 16 << 20;
             if (http.IsAny)
                 kestrel.ListenAnyIP(http.Port);
             else
