@@ -13,7 +13,7 @@ namespace BbmrCluster.Networks;
 public static class NativeRuntime
 {
     // glibc's mallopt parameters.
-    private const int TrimThreshold = -1, TopPad = -2, MmapMax = -4;
+    private const int TrimThreshold = -1, TopPad = -2, MmapMax = -4, ArenaMax = -8;
     private static int _applied;
 
     /// <summary>Makes the settings; later calls do nothing.</summary>
@@ -36,6 +36,8 @@ public static class NativeRuntime
                 _ = SetAllocatorOption(TrimThreshold, int.MaxValue);
                 _ = SetAllocatorOption(TopPad, 256 << 20);
                 _ = SetAllocatorOption(MmapMax, 0);
+                // And share them: what threads keep each for themselves adds up to some hundred megabytes.
+                _ = SetAllocatorOption(ArenaMax, Math.Max(1, Environment.ProcessorCount / 4));
             }
         }
         catch (EntryPointNotFoundException)
@@ -57,7 +59,7 @@ public static class NativeRuntime
 
     private static bool UserTunesAllocator() =>
         GetEnvironment("MALLOC_TRIM_THRESHOLD_") != 0 || GetEnvironment("MALLOC_TOP_PAD_") != 0 || GetEnvironment("MALLOC_MMAP_MAX_") != 0
-        || GetEnvironment("MALLOC_MMAP_THRESHOLD_") != 0;
+        || GetEnvironment("MALLOC_MMAP_THRESHOLD_") != 0 || GetEnvironment("MALLOC_ARENA_MAX") != 0;
 
     [DllImport("libc", EntryPoint = "setenv", CharSet = CharSet.Ansi, BestFitMapping = false, ThrowOnUnmappableChar = true)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
