@@ -47,7 +47,7 @@ internal static class Program
         long started = Stopwatch.GetTimestamp();
         var pool = new JobPool(Directory.CreateDirectory(Path.Combine(keep, "pool")).FullName);
         var counts = new SortedDictionary<DisturbanceKind, int>();
-        int ran = 0, failed = 0;
+        int ran = 0, failed = 0, janitor = 0;
         foreach ((RigShape wanted, int share) in new[] { (new RigShape(3, 2, true, true, true), three), (new RigShape(1, 2, true, true, false), rounds - three) })
         {
             for (int done = 0, attempt = 0; done < share && !stop.IsCancellationRequested; attempt++)
@@ -73,14 +73,15 @@ internal static class Program
                         good = false;
                         failed++;
                         Say($"FAILED (seed {seed}): {(error is FaultException ? error.Message : error)}");
-                        Say(run.Logs(60));
+                        Say(await run.LogsAsync(60));
                     }
                 }
+                janitor += run.Janitor;
                 foreach ((DisturbanceKind kind, int count) in run.Counts)
                     counts[kind] = counts.GetValueOrDefault(kind) + count;
             }
         }
-        Say(string.Create(CultureInfo.InvariantCulture, $"seed {seed}: {ran} rounds, {failed} failed, {Stopwatch.GetElapsedTime(started).TotalMinutes:0.0} minutes"));
+        Say(string.Create(CultureInfo.InvariantCulture, $"seed {seed}: {ran} rounds, {failed} failed, {janitor} files left for the janitor, {Stopwatch.GetElapsedTime(started).TotalMinutes:0.0} minutes"));
         Say(string.Join(", ", counts.Select(pair => $"{pair.Key} {pair.Value}")));
         return failed == 0 ? 0 : 1;
     }

@@ -44,13 +44,13 @@ public abstract class RigFixture(RigShape shape, string? missing, int seed) : IA
         }
         catch (Exception error) when (error is not OutOfMemoryException)
         {
-            string log;
+            string log, nodes = await Rounds.LogsAsync(40);
             lock (_log)
                 log = string.Join('\n', _log);
             // The next test finds everything whole.
             Rig.Network?.Heal();
             Rig.Disk?.Free();
-            throw new FaultException(string.Create(CultureInfo.InvariantCulture, $"{error.Message}\nseed {seed}\n{log}\n{Rounds.Logs(40)}"), error);
+            throw new FaultException(string.Create(CultureInfo.InvariantCulture, $"{error.Message}\nseed {seed}\n{log}\n{nodes}"), error);
         }
     }
 }

@@ -15,7 +15,13 @@ public static class Machine
     public static bool Run(string program, params string[] arguments) => TryRun(program, arguments) is null;
 
     /// <summary>Null when it went well, otherwise what it said.</summary>
-    public static string? TryRun(string program, params string[] arguments)
+    public static string? TryRun(string program, params string[] arguments) =>
+        Execute(program, arguments) is { Code: not 0 } ended ? $"{program} {string.Join(' ', arguments)} ended with code {ended.Code}: {ended.Error}{ended.Output}" : null;
+
+    /// <summary>What a program writes, whatever becomes of it.</summary>
+    public static string Output(string program, params string[] arguments) => Execute(program, arguments) is var ended ? ended.Output + ended.Error : "";
+
+    private static (int Code, string Output, string Error) Execute(string program, string[] arguments)
     {
         try
         {
@@ -24,11 +30,11 @@ public static class Machine
             Task<string> output = process.StandardOutput.ReadToEndAsync();
             string error = process.StandardError.ReadToEnd();
             process.WaitForExit();
-            return process.ExitCode == 0 ? null : $"{program} {string.Join(' ', arguments)} ended with code {process.ExitCode}: {error}{output.Result}";
+            return (process.ExitCode, output.Result, error);
         }
         catch (Win32Exception error)
         {
-            return $"{program}: {error.Message}";
+            return (-1, "", error.Message);
         }
     }
 

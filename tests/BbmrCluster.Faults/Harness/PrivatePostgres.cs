@@ -38,6 +38,11 @@ public sealed class PrivatePostgres : IDisposable
         // A killed server loses nothing of what the system holds for it.
         $"-c listen_addresses='' -c unix_socket_directories='{_folder}' -c fsync=off -c max_connections=200", "start");
 
+    /// <summary>The journal's entries of some persistent actors, for the report of a failed round.</summary>
+    public string Entries(IEnumerable<string> ids) => Machine.Output(Shell("psql")[0], [.. Shell("psql")[1..], "-h", _folder, "-U", "bbmr", "-d", "postgres", "-c",
+        "SELECT ordering, persistence_id, sequence_number, deleted, to_timestamp(created / 1000.0) AS created, encode(substring(message for 200), 'escape') AS message FROM journal WHERE " +
+        string.Join(" OR ", ids.Select(id => $"persistence_id LIKE '%{id}'")) + " ORDER BY ordering"]);
+
     public void Dispose()
     {
         Machine.Run(Shell("pg_ctl")[0], [.. Shell("pg_ctl")[1..], "-D", $"{_folder}/db", "-m", "immediate", "stop"]);
