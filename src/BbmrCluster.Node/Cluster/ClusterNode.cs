@@ -229,12 +229,18 @@ public sealed class ClusterNode : IAsyncDisposable
     private static Config Timing(NodeOptions options) => ConfigurationFactory.ParseString(string.Create(CultureInfo.InvariantCulture, $$"""
         akka.cluster.failure-detector.acceptable-heartbeat-pause = {{options.HeartbeatPause.TotalSeconds}}s
         akka.cluster.split-brain-resolver.stable-after = {{options.StableAfter.TotalSeconds}}s
-        # A first seed that is started while it reaches nobody must not go on by itself beside the others.
-        akka.cluster.role.coordinator.min-nr-of-members = {{(options.Seeds.Count / 2) + 1}}
+        # Seeds are the coordinators. A first seed that is started while it reaches nobody must not go on by itself beside the
+        # others; and a node that was frozen, wakes, and takes those for lost who removed it meanwhile must not count itself as
+        # the majority of whoever is left: the number that goes on is fixed.
+        akka.cluster.role.coordinator.min-nr-of-members = {{Quorum(options)}}
+        akka.cluster.split-brain-resolver.active-strategy = static-quorum
+        akka.cluster.split-brain-resolver.static-quorum { quorum-size = {{Quorum(options)}}, role = coordinator }
         # Signals are the command line's business: a hook that shuts the system down first makes an order to stop look like a removal.
         akka.coordinated-shutdown.run-by-clr-shutdown-hook = off
         akka.coordinated-shutdown.phases.service-requests-done.timeout = {{(options.Drain + CoordinationSettings.ReturnTime).TotalSeconds + 5}}s
         """));
+
+    private static int Quorum(NodeOptions options) => (options.Seeds.Count / 2) + 1;
 
     // The transport ends a node whose own connections fail at the handshake: it would never join.
     private static bool IsUntrusted(ActorSystem system) => CoordinatedShutdown.Get(system).ShutdownReason?.GetType().Name.StartsWith("Tls", StringComparison.Ordinal) == true;

@@ -165,8 +165,8 @@ public static partial class NodeSettings
             }
             if (seeds.Count == 0 && roles.Length > 0 && !coordinator)
                 _problems.Add("A node without the role coordinator needs seed_nodes to join (BBMR_SEED_NODES).");
-            if (seeds.Count > 0 && bind.Port == 0 && coordinator && seeds.Exists(seed => seed.Port == 0))
-                _problems.Add("A seed node has a fixed port.");
+            if (seeds.Count > 0 && coordinator && !seeds.Contains(reached))
+                _problems.Add($"{Source("seed_nodes")}: a coordinator is one of the seed nodes, and {reached} is not among them; name all coordinators and nobody else.");
 
             HostPort? http = api ? new HostPort("127.0.0.1", 8080) : null;
             if (Get("http") is { } served)
