@@ -226,10 +226,10 @@ public static class Disturber
     {
         if (node.ProcessId is not { } process)
             return;
+        // A coordinator that is alone is waited for by nobody: the others end, and it goes on. Who has not joined cannot be removed.
+        bool removable = (!node.IsCoordinator || rig.Shape.Coordinators > 1) && await HasJoinedAsync(rig, node);
         rig.Say("freeze " + node.Name);
-        node.Signal(Machine.Stop);
-        // A coordinator that is alone is waited for by nobody: the others end, and it goes on.
-        bool removable = !node.IsCoordinator || rig.Shape.Coordinators > 1;
+        Machine.Signal(process, Machine.Stop);
         if (removable)
         {
             await rig.UntilAsync(async () =>
@@ -250,6 +250,16 @@ public static class Disturber
         Machine.Signal(process, Machine.Continue);
         if (removable)
             await EndsAsync(rig, node, process, alone ? [4] : [0, 1, 4, 143]);
+    }
+
+    private static async Task<bool> HasJoinedAsync(Rig rig, RigNode node)
+    {
+        foreach (RigNode other in rig.Coordinators.Where(other => other != node))
+        {
+            if ((await rig.MembersAsync(other)).Any(member => member.Address.EndsWith("@" + rig.AddressOf(node), StringComparison.Ordinal) && member.State == "up"))
+                return true;
+        }
+        return false;
     }
 
     private static async Task EndsAsync(Rig rig, RigNode node, int process, int[] codes)
