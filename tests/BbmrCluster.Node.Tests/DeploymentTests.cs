@@ -44,7 +44,7 @@ public sealed class DeploymentTests : IDisposable
         foreach (V1PodSpec pod in pods)
         {
             V1Container container = Assert.Single(pod.Containers);
-            string[] arguments = [.. container.Args.Select(argument => argument.Replace("$(POD)", "pod-0", StringComparison.Ordinal).Replace("$(ADDRESS)", "10.0.0.7", StringComparison.Ordinal))];
+            string[] arguments = [.. container.Args.Select(argument => argument.Replace("$(POD)", "bbmr-coordinator-0", StringComparison.Ordinal).Replace("$(ADDRESS)", "10.0.0.7", StringComparison.Ordinal))];
             NodeOptions options = Options(arguments, settings);
             roles.AddRange(options.Roles);
             Assert.Equal(3, options.Seeds.Count);

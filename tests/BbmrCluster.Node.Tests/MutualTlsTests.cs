@@ -1,4 +1,6 @@
+using System.Globalization;
 using System.Net;
+using System.Net.Sockets;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using BbmrCluster.Node.Cluster;
@@ -66,7 +68,13 @@ public sealed class MutualTlsTests : IDisposable
             ["tls_certificate"] = certificate, ["tls_authority"] = authority,
         };
         if (seed is not null)
-            settings["seed_nodes"] = seed;
+        {
+            // A coordinator is a seed itself, so its port must be known.
+            using var listener = new TcpListener(IPAddress.Loopback, 0);
+            listener.Start();
+            settings["port"] = ((IPEndPoint)listener.LocalEndpoint).Port.ToString(CultureInfo.InvariantCulture);
+            settings["seed_nodes"] = $"{seed},127.0.0.1:{settings["port"]}";
+        }
         return ClusterNode.StartAsync(NodeSettings.Read(settings, null, _ => null), _ => { });
     }
 

@@ -50,6 +50,7 @@ public sealed class NodeSettingsTests : IDisposable
     [InlineData("there is no file /missing", "roles=coordinator", "store=s3://bucket/p", "s3_region=r", "s3_credentials_file=/missing")]
     [InlineData("the store s is no bucket", "roles=coordinator", "store=s", "s3_region=r")]
     [InlineData("'0.5' is not a whole number from 0 to 10080", "roles=coordinator", "janitor_minutes=0.5")]
+    [InlineData("a coordinator is one of the seed nodes", "roles=coordinator", "seed_nodes=a:1", "store=s")]
     [InlineData("'99999' is not a whole number from 0 to 65535", "roles=coordinator", "port=99999")]
     [InlineData("would not be encrypted", "roles=coordinator", "host=192.0.2.7")]
     [InlineData("other nodes cannot reach '0.0.0.0'", "roles=coordinator", "host=0.0.0.0", "insecure=true")]
