@@ -97,7 +97,7 @@ public sealed class ThreeCoordinatorTests(ThreeCoordinators three) : IClassFixtu
     [ThreeFact]
     public Task Random_disturbances_change_nothing() => three.HoldsAsync(async () =>
     {
-        for (int round = 0; round < 3; round++)
+        for (int round = 0; round < 2; round++)
             await three.Rounds.RunAsync();
     });
 
@@ -116,6 +116,10 @@ public sealed class ThreeCoordinatorTests(ThreeCoordinators three) : IClassFixtu
             await BegunAsync(job);
             await Disturber.RunAsync(Rig, new Disturbance(DisturbanceKind.DatabaseCrash, [], 0, 4), alone: true);
         }, images: 6));
+
+    [ThreeFact]
+    public Task A_coordinator_that_was_frozen_and_removed_ends_with_code_4_when_it_wakes() => three.HoldsAsync(() =>
+        three.Rounds.RunAsync([new Disturbance(DisturbanceKind.FreezeCoordinator, ["c1"], 0.5, 0)]));
 
     [ThreeFact(Disk = true)]
     public Task A_job_on_a_full_disk_waits_says_why_and_goes_on_when_there_is_room() => three.HoldsAsync(async () =>

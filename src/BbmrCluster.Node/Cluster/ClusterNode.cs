@@ -233,7 +233,7 @@ public sealed class ClusterNode : IAsyncDisposable
         # others; and a node that was frozen, wakes, and takes those for lost who removed it meanwhile must not count itself as
         # the majority of whoever is left: the number that goes on is fixed.
         akka.cluster.role.coordinator.min-nr-of-members = {{Quorum(options)}}
-        akka.cluster.split-brain-resolver.active-strategy = static-quorum
+        akka.cluster.split-brain-resolver.active-strategy = {{(options.Seeds.Count > 1 ? "static-quorum" : "keep-majority")}}
         akka.cluster.split-brain-resolver.static-quorum { quorum-size = {{Quorum(options)}}, role = coordinator }
         # Signals are the command line's business: a hook that shuts the system down first makes an order to stop look like a removal.
         akka.coordinated-shutdown.run-by-clr-shutdown-hook = off
