@@ -58,7 +58,7 @@ public static partial class NodeSettings
         new("data", "DIR,DIR", "Folders in which inputs and outputs of jobs must lie (default: anywhere, on loopback only)"),
         new("devices", "DEVICE,...", "Devices of a worker: auto, cpu, cuda:0, ... (default: auto)"),
         new("threads", "N", "Processor threads of each device (default: one per core)"),
-        new("open_images", "N", "Images of an archive that are open at once (default: 4)"),
+        new("open_images", "N", "Large images of a job that are open at once (default: 4); small ones are more"),
         new("drain_seconds", "S", "How long a worker that is to end goes on with its leases before it gives them back (default: 60)"),
         new("stable_after_seconds", "S", "How long the cluster must be unchanged before unreachable nodes are removed (default: 20)"),
         new("heartbeat_pause_seconds", "S", "How long a node may be silent before it counts as unreachable (default: 8)"),
