@@ -33,6 +33,21 @@ public sealed class ModelCatalogTests : IDisposable
     }
 
     [Fact]
+    public void Hashes_are_those_of_the_files_as_they_are_now()
+    {
+        string path = WriteModel(4);
+        var catalog = new ModelCatalog(_folder.Root);
+        string before = catalog.Hashes()["omnisr-light-x4.safetensors"];
+        Assert.Equal(before, Assert.Single(catalog.Hashes()).Value);
+        Assert.Equal(catalog.Load("omnisr-light", 4).Sha256, before);
+        byte[] bytes = [.. File.ReadAllBytes(path), 0];
+        File.WriteAllBytes(path, bytes);
+        WriteModel(2);
+        Assert.Equal(["omnisr-light-x2.safetensors", "omnisr-light-x4.safetensors"], catalog.Hashes().Keys);
+        Assert.Equal(Convert.ToHexStringLower(SHA256.HashData(bytes)), catalog.Hashes()["omnisr-light-x4.safetensors"]);
+    }
+
+    [Fact]
     public void Weights_that_differ_from_their_card_are_refused()
     {
         WriteModel(4, hash: new string('0', 64));

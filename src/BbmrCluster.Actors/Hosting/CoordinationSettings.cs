@@ -123,4 +123,6 @@ public sealed record CoordinationSettings
 /// <param name="CreateRunner">Makes the runner; called once, on the device's own thread, with its first lease. Its messages of failure go to the user.</param>
 /// <param name="DeviceClass">The device class it has; null takes leases of any class.</param>
 /// <param name="ReadBlob">Reads a blob, for leases that do not fit a message; null where messages stay in the process.</param>
-public sealed record DeviceSlot(string Name, Func<IStageRunner> CreateRunner, string? DeviceClass = null, Func<BlobRef, byte[]>? ReadBlob = null);
+/// <param name="Weights">Weights that are here now, file name to SHA-256, the same for all devices of a process; null takes leases with any.</param>
+public sealed record DeviceSlot(string Name, Func<IStageRunner> CreateRunner, string? DeviceClass = null, Func<BlobRef, byte[]>? ReadBlob = null,
+    Func<IReadOnlyDictionary<string, string>>? Weights = null);

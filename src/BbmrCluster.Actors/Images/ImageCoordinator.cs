@@ -7,6 +7,7 @@ using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Work;
+using BbmrCluster.Actors.Workers;
 using BbmrCluster.Rescaling;
 using static BbmrCluster.Actors.Protocol.ImageEvents;
 
@@ -53,6 +54,8 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     private bool _active, _allocating, _reconstructed, _forgetting, _onlyCurrent, _discard, _rejected;
     private int _pausedAfter, _counts, _announced;
     private IActorRef? _stopping;
+    private string? _weights;
+    private bool _unserved;
 
     public ImageCoordinator(ImageId id, IActorRef broker, Func<string, IAllocator> allocators, CoordinationSettings settings)
         : base(ImageState.Empty)
@@ -86,6 +89,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
             Continue();
         });
 
+        Command<BrokerNotices.NobodyServes>(Unserved);
         Command<ImageChildren.BlockSettled>(Settle);
         Command<ImageChildren.BlockWantsLease>(Wish);
         Command<ImageChildren.Allocated>(done => EnqueueAndGo(state => state.DecideAllocation(done.Allocation), () => _allocating = false));
@@ -223,6 +227,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     {
         _active = false;
         _full.Clear();
+        _unserved = false;
         _book.Clear();
         ForgetBlocks();
         CancelLeases();
@@ -307,9 +312,24 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
             if (exhausted)
                 _waiting.Add(request.Worker);
         }
+        if (_unserved && granted.Count > 0)
+        {
+            _unserved = false;
+            Notify(new JobNotification.ImageResumed(_id));
+        }
         Sender.Tell(new LeaseReplies.LeasesGranted(_id, granted, exhausted));
         if (exhausted)
             MaybeFlush();
+    }
+
+    private void Unserved(BrokerNotices.NobodyServes notice)
+    {
+        if (_unserved || !Working || _book.InFlight.Count > 0)
+            return;
+        _unserved = true;
+        Notify(new JobNotification.ImagePaused(_id, notice.ByClass
+            ? $"no worker has devices of the class {State.Job!.DeviceClass}"
+            : $"no worker has the weights that the job names ({string.Join(", ", State.Job!.WeightHashes.Keys.Order(StringComparer.Ordinal))}); give all nodes the same models"));
     }
 
     private Piece? Next()
@@ -618,7 +638,8 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         if (!Working)
             return;
         _announced = Paused ? 1 : Useful();
-        _broker.Tell(new BrokerFacts.ImageWaiting(_id, _watchers.Keys.FirstOrDefault(), State.Policy.Priority, State.Job!.DeviceClass, _announced));
+        _broker.Tell(new BrokerFacts.ImageWaiting(_id, _watchers.Keys.FirstOrDefault(), State.Policy.Priority, State.Job!.DeviceClass, _announced,
+            _weights ??= WeightKeys.Text(State.Job.WeightHashes)));
     }
 
     private void Notify(JobNotification notification)

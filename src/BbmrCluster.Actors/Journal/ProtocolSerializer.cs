@@ -61,6 +61,7 @@ internal sealed class ProtocolSerializer(ExtendedActorSystem system) : Serialize
         ("bu", typeof(BrokerCommands.UndrainWorker)),
         ("bl", typeof(BrokerCommands.ListWorkers)),
         ("bv", typeof(BrokerCommands.Workers)),
+        ("bn", typeof(BrokerNotices.NobodyServes)),
         ("ba", typeof(BrokerNotices.Assignment)),
     ];
 

@@ -60,13 +60,17 @@ internal static class ToWire
         LeaseReplies.LeasesAcknowledged m => new() { Image = m.ImageId.Value, Leases = { m.Leases.Select(Lease) } },
         LeaseFacts.LeasesTold m => new() { Image = m.ImageId.Value, Facts = { m.Facts.Select(LeaseFact) } },
         LeaseFacts.LeasesHeld m => new() { Image = m.ImageId.Value, Leases = { m.Leases.Select(Lease) } },
-        BrokerFacts.WorkerPresent m => new() { Workers = { Worker(m.Worker) } },
-        BrokerFacts.ImageWaiting m => new() { Image = m.ImageId.Value, Archive = m.ArchiveId.Value, Priority = m.Priority.Value, Text = m.DeviceClass, Number = m.Useful },
+        BrokerFacts.WorkerPresent m => new() { Workers = { Worker(m.Worker) }, Names = { m.Weights ?? [] }, Flag = m.Weights is not null },
+        BrokerFacts.ImageWaiting m => new()
+        {
+            Image = m.ImageId.Value, Archive = m.ArchiveId.Value, Priority = m.Priority.Value, Text = m.DeviceClass, Number = m.Useful, Code = m.Weights,
+        },
         BrokerFacts.ImageGone m => new() { Image = m.ImageId.Value },
         BrokerCommands.DrainWorker m => new() { Worker = m.Worker.Value },
         BrokerCommands.UndrainWorker m => new() { Worker = m.Worker.Value },
         BrokerCommands.ListWorkers m => new() { Number = m.From },
         BrokerCommands.Workers m => new() { Workers = { m.Items.Select(Worker) } },
+        BrokerNotices.NobodyServes m => new() { Image = m.ImageId.Value, Flag = m.ByClass },
         BrokerNotices.Assignment m => new()
         {
             Shares = { m.Shares.Select(share => new W.Share { Archive = share.Archive.Value, Weight = share.Weight, Images = { share.Images.Select(image => image.Value) } }) },

@@ -7,7 +7,9 @@ namespace BbmrCluster.Actors.Protocol;
 internal static class BrokerFacts
 {
     /// <summary>The sender is there; its phase, images and leases are as it knows them.</summary>
-    public sealed record WorkerPresent(WorkerOverview Worker) : IWireMessage;
+    /// <param name="Worker">The sender.</param>
+    /// <param name="Weights">Keys of the weights it has (<see cref="Workers.WeightKeys"/>); null when it takes jobs with any.</param>
+    public sealed record WorkerPresent(WorkerOverview Worker, IReadOnlyList<string>? Weights = null) : IWireMessage;
 
     /// <summary>The sender's image has work.</summary>
     /// <param name="ImageId">The image.</param>
@@ -15,7 +17,8 @@ internal static class BrokerFacts
     /// <param name="Priority">Importance.</param>
     /// <param name="DeviceClass">Only workers of this class can serve it.</param>
     /// <param name="Useful">How many leases could be in workers' hands at this moment.</param>
-    public sealed record ImageWaiting(ImageId ImageId, ArchiveId ArchiveId, Priority Priority, string DeviceClass, int Useful) : IWireMessage;
+    /// <param name="Weights">Keys of the weights that a worker must have to serve it, as one text.</param>
+    public sealed record ImageWaiting(ImageId ImageId, ArchiveId ArchiveId, Priority Priority, string DeviceClass, int Useful, string Weights = "") : IWireMessage;
 
     /// <summary>The image needs no worker any more.</summary>
     public sealed record ImageGone(ImageId ImageId) : IWireMessage;
@@ -37,9 +40,14 @@ internal static class BrokerCommands
     public sealed record Workers(IReadOnlyList<WorkerOverview> Items) : IWireMessage;
 }
 
-/// <summary>What the broker tells a worker.</summary>
+/// <summary>What the broker tells workers and images.</summary>
 internal static class BrokerNotices
 {
+    /// <summary>There are workers, but none that can serve the image.</summary>
+    /// <param name="ImageId">The image.</param>
+    /// <param name="ByClass">None has devices of its class; else those that have lack its weights.</param>
+    public sealed record NobodyServes(ImageId ImageId, bool ByClass) : IWireMessage;
+
     /// <summary>Whom to serve, absolute: archives with the part of the worker each may have, their images with the most important first.</summary>
     /// <param name="Shares">The archives.</param>
     /// <param name="Draining">No more leases are wanted.</param>

@@ -10,19 +10,23 @@ namespace BbmrCluster.Actors.Workers;
 /// <param name="DeviceClass">Only workers of this class can serve it.</param>
 /// <param name="Useful">How many leases could be in workers' hands now.</param>
 /// <param name="Arrival">Order in which images came.</param>
-internal sealed record WaitingImage(ImageId Id, ArchiveId Archive, Priority Priority, string DeviceClass, int Useful, long Arrival);
+/// <param name="Weights">Only workers with these weights can serve it (<see cref="WeightKeys"/>).</param>
+internal sealed record WaitingImage(ImageId Id, ArchiveId Archive, Priority Priority, string DeviceClass, int Useful, long Arrival, string Weights = "");
 
 /// <summary>A worker that may get work.</summary>
 /// <param name="Id">The worker.</param>
 /// <param name="Devices">How many devices it has.</param>
 /// <param name="Classes">Their classes; empty for any.</param>
 /// <param name="Speed">Blocks per second; 0 when not known yet.</param>
-internal sealed record PresentWorker(WorkerId Id, int Devices, IReadOnlyList<string> Classes, double Speed)
+/// <param name="Weights">The weights it has; null for any.</param>
+internal sealed record PresentWorker(WorkerId Id, int Devices, IReadOnlyList<string> Classes, double Speed, IReadOnlySet<string>? Weights = null)
 {
     /// <summary>Leases that it wants in hand.</summary>
     public int Credit => Devices * PullCredit.Of(Speed > 0 ? Images.LeasePlan.MaxBlocks * Devices / Speed : 1);
 
-    public bool Serves(string deviceClass) => Classes.Count == 0 || Classes.Contains(deviceClass, StringComparer.Ordinal);
+    public bool HasClass(string deviceClass) => Classes.Count == 0 || Classes.Contains(deviceClass, StringComparer.Ordinal);
+
+    public bool Serves(WaitingImage image) => HasClass(image.DeviceClass) && (Weights is null || WeightKeys.AreIn(Weights, image.Weights));
 }
 
 /// <summary>
@@ -51,7 +55,7 @@ internal static class Placement
         IReadOnlyDictionary<WorkerId, List<ArchiveShare>> previous)
     {
         var plans = workers.OrderBy(worker => worker.Id.Value, StringComparer.Ordinal).Select(worker => new WorkerPlan(worker, previous.GetValueOrDefault(worker.Id))).ToList();
-        var archives = images.GroupBy(image => (image.Archive, image.DeviceClass)).Select(group => new ArchivePlan(group, plans))
+        var archives = images.GroupBy(image => (image.Archive, image.DeviceClass, image.Weights)).Select(group => new ArchivePlan(group, plans))
             .OrderByDescending(archive => archive.Weight).ThenBy(archive => archive.Arrival).ToList();
         if (plans.Count > 0)
         {
@@ -149,7 +153,7 @@ internal static class Placement
             for (int j = 0, found = 0; j < most.Count && found < Spare; j++)
             {
                 var (archive, image) = most[(i + j) % most.Count];
-                if (!plans[i].Worker.Serves(image.DeviceClass) || !plans[i].Served.Add(image.Id))
+                if (!plans[i].Worker.Serves(image) || !plans[i].Served.Add(image.Id))
                     continue;
                 plans[i].Spares.Add((archive.Archive, image.Id));
                 found++;
@@ -193,7 +197,7 @@ internal static class Placement
             Weight = WeightOf(new Priority(Images.Max(image => image.Priority.Value)));
             Arrival = Images[0].Arrival;
             Useful = Images.Sum(image => image.Useful);
-            Eligible = [.. plans.Where(plan => plan.Worker.Serves(Images[0].DeviceClass)).OrderBy(plan => plan.Worker.Classes.Count == 0 ? 99 : plan.Worker.Classes.Count)];
+            Eligible = [.. plans.Where(plan => plan.Worker.Serves(Images[0])).OrderBy(plan => plan.Worker.Classes.Count == 0 ? 99 : plan.Worker.Classes.Count)];
         }
 
         public ArchiveId Archive { get; }

@@ -31,7 +31,7 @@ internal sealed class WorkBroker : ReceiveActor, IWithTimers
         Receive<BrokerFacts.WorkerPresent>(Hear);
         Receive<BrokerFacts.ImageWaiting>(waiting =>
         {
-            var image = new WaitingImage(waiting.ImageId, waiting.ArchiveId, waiting.Priority, waiting.DeviceClass, waiting.Useful, _arrivals + 1);
+            var image = new WaitingImage(waiting.ImageId, waiting.ArchiveId, waiting.Priority, waiting.DeviceClass, waiting.Useful, _arrivals + 1, waiting.Weights);
             if (_images.TryGetValue(waiting.ImageId, out var old))
                 image = image with { Arrival = old.Image.Arrival };
             else
@@ -40,6 +40,7 @@ internal sealed class WorkBroker : ReceiveActor, IWithTimers
             // Most of what is said again is what was said before.
             if (image != old.Image)
                 ReassignSoon();
+            TellIfUnserved(image);
         });
         Receive<BrokerFacts.ImageGone>(gone =>
         {
@@ -70,18 +71,25 @@ internal sealed class WorkBroker : ReceiveActor, IWithTimers
 
     private void Hear(BrokerFacts.WorkerPresent present)
     {
-        var told = present.Worker;
+        var (told, weights) = (present.Worker, present.Weights);
         if (_workers.TryGetValue(told.Id, out var known) && known.Ref.Equals(Sender))
         {
-            bool changed = known.Told.Devices != told.Devices || Math.Abs(known.Told.BlocksPerSecond - told.BlocksPerSecond) > 0.25 * known.Told.BlocksPerSecond;
+            bool changed = known.Told.Devices != told.Devices || Math.Abs(known.Told.BlocksPerSecond - told.BlocksPerSecond) > 0.25 * known.Told.BlocksPerSecond
+                || !(weights is null ? known.Weights is null : known.Weights?.SetEquals(weights) == true);
             (known.Told, known.Heard) = (told, Now);
+            if (changed)
+                known.Weights = weights?.ToHashSet(StringComparer.Ordinal);
             Tell(told.Id);
             if (changed)
                 ReassignSoon();
             return;
         }
         // What the broker before this one had said of draining is known to the worker.
-        _workers[told.Id] = new Present(Sender, told, Now) { Draining = told.Phase != WorkerPhase.Active };
+        _workers[told.Id] = new Present(Sender, told, Now)
+        {
+            Draining = told.Phase != WorkerPhase.Active,
+            Weights = weights?.ToHashSet(StringComparer.Ordinal),
+        };
         Context.Watch(Sender);
         ReassignSoon();
     }
@@ -107,8 +115,7 @@ internal sealed class WorkBroker : ReceiveActor, IWithTimers
     private void Reassign()
     {
         var begin = Stopwatch.GetTimestamp();
-        var active = _workers.Values.Where(worker => !worker.Draining && worker.Told.Devices > 0)
-            .Select(worker => new PresentWorker(worker.Told.Id, worker.Told.Devices, worker.Told.DeviceClasses, worker.Told.BlocksPerSecond));
+        var active = _workers.Values.Where(worker => !worker.Draining && worker.Told.Devices > 0).Select(worker => worker.Here);
         var next = Placement.Assign(_images.Values.Select(entry => entry.Image), active, _assigned);
         var before = _assigned.ToDictionary();
         _assigned.Clear();
@@ -135,6 +142,13 @@ internal sealed class WorkBroker : ReceiveActor, IWithTimers
             worker.Ref.Tell(new BrokerNotices.Assignment(worker.Draining ? [] : _assigned.GetValueOrDefault(id) ?? [], worker.Draining, !worker.Draining && Now < _heardAll));
     }
 
+    // Else nobody would say why nothing happens.
+    private void TellIfUnserved(WaitingImage image)
+    {
+        if (Now >= _heardAll && _workers.Count > 0 && !_workers.Values.Any(worker => worker.Here.Serves(image)))
+            Sender.Tell(new BrokerNotices.NobodyServes(image.Id, !_workers.Values.Any(worker => worker.Here.HasClass(image.DeviceClass))));
+    }
+
     // Whoever has not repeated itself for long is gone without having said so.
     private void Expire()
     {
@@ -156,6 +170,10 @@ internal sealed class WorkBroker : ReceiveActor, IWithTimers
         public DateTimeOffset Heard { get; set; } = heard;
 
         public bool Draining { get; set; }
+
+        public HashSet<string>? Weights { get; set; }
+
+        public PresentWorker Here => new(Told.Id, Told.Devices, Told.DeviceClasses, Told.BlocksPerSecond, Weights);
 
         public WorkerOverview Overview => Told with { Phase = !Draining ? WorkerPhase.Active : Told.Leases.Count > 0 ? WorkerPhase.Draining : WorkerPhase.Drained };
     }

@@ -26,6 +26,7 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
     private readonly ILoggingAdapter _log = Context.GetLogger();
     private readonly List<Device> _devices;
     private readonly string[] _classes;
+    private readonly Func<IReadOnlyDictionary<string, string>>? _readWeights;
     private readonly Dictionary<(ImageId Image, LeaseId Lease), Held> _held = [];
     private readonly Dictionary<(ImageId Image, LeaseId Lease), LeaseFacts.ILeaseEnd> _unacknowledged = [];
     private readonly Dictionary<ImageId, List<LeaseFacts.ILeaseFact>> _untold = [];
@@ -33,7 +34,8 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
     private readonly PullOrder _order = new();
     private readonly CancellationToken _shutdown;
     private IActorRef? _leaving, _teller;
-    private bool _draining;
+    private IReadOnlyList<string>? _weights;
+    private bool _draining, _reading;
     private double _blocksPerSecond;
 
     // Empty in an embedded node.
@@ -44,6 +46,8 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         (_id, _broker, _images, _settings) = (id, broker, images, settings);
         _devices = [.. slots.Select(slot => new Device(slot.Name, Context.Watch(Context.ActorOf(DeviceExecutor.Props(slot), "device-" + slot.Name))))];
         _classes = slots.Any(slot => slot.DeviceClass is null) ? [] : [.. slots.Select(slot => slot.DeviceClass!).Distinct(StringComparer.Ordinal)];
+        _readWeights = slots.Select(slot => slot.Weights).FirstOrDefault(weights => weights is not null);
+        _weights = _readWeights is null ? null : WeightKeys.Of(_readWeights());
 
         Receive<BrokerNotices.Assignment>(assignment =>
         {
@@ -106,6 +110,11 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
                 _teller = null;
         });
         Receive<Tick>(_ => Repeat());
+        Receive<WeightsRead>(read =>
+        {
+            _reading = false;
+            _weights = read.Keys ?? _weights;
+        });
         Receive<IdleTick>(_ =>
         {
             // The broker has gone, and the next one should know of this worker soon.
@@ -170,7 +179,16 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         _broker.Tell(new BrokerFacts.WorkerPresent(new WorkerOverview(_id, _address, _devices.Count(device => !device.Stuck), _classes,
             _draining || _leaving is not null ? WorkerPhase.Draining : WorkerPhase.Active, _blocksPerSecond, [.. _order.Images.Take(20)],
             [.. _held.Take(100).Select(pair => new LeaseOverview(pair.Key.Image, pair.Key.Lease.ToString(), pair.Value.Stage, pair.Value.FirstBlock, pair.Value.BlockCount,
-                (now - pair.Value.TakenAt).TotalSeconds, pair.Value.StartedAt is not null))])));
+                (now - pair.Value.TakenAt).TotalSeconds, pair.Value.StartedAt is not null))]), _weights));
+    }
+
+    // Models may be added while the worker runs. Their folder may be slow, so nothing waits for it.
+    private void ReadWeights()
+    {
+        if (_readWeights is not { } read || _reading)
+            return;
+        _reading = true;
+        _ = Task.Run(() => WeightKeys.Of(read())).PipeTo(Self, success: keys => new WeightsRead(keys), failure: _ => new WeightsRead(null));
     }
 
     private void LeaveWhenIdle()
@@ -310,6 +328,7 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
     private void Repeat()
     {
         FindStuck();
+        ReadWeights();
         Present();
         foreach (var image in _unacknowledged.GroupBy(pair => pair.Key.Image, pair => pair.Value))
         {
@@ -371,6 +390,8 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
 
         public DateTimeOffset? CancelledAt { get; set; }
     }
+
+    private sealed record WeightsRead(IReadOnlyList<string>? Keys) : INoSerializationVerificationNeeded, IDeadLetterSuppression;
 
     private sealed record TellNow : INoSerializationVerificationNeeded, IDeadLetterSuppression
     {

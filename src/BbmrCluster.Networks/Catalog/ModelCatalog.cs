@@ -59,6 +59,7 @@ public sealed record LoadedModel(string FileName, string Sha256, NetworkShape Sh
 public sealed class ModelCatalog
 {
     private static readonly ConcurrentDictionary<string, Lazy<LoadedModel>> Loaded = new(StringComparer.Ordinal);
+    private static readonly ConcurrentDictionary<string, string> Hashed = new(StringComparer.Ordinal);
 
     /// <summary>Scales that weights are looked for at.</summary>
     public static IReadOnlyList<int> Scales { get; } = [2, 4, 8];
@@ -90,6 +91,31 @@ public sealed class ModelCatalog
 
     /// <summary>As <see cref="List"/>, but reads every weight file and checks it against its card.</summary>
     public IReadOnlyList<ModelEntry> Verify() => [.. All().Select(model => Entry(model.Model, model.Scale, verify: true))];
+
+    /// <summary>The weight files that would be used, file name to SHA-256. Files are read when they are new or were changed; one that cannot be read is left out.</summary>
+    public IReadOnlyDictionary<string, string> Hashes()
+    {
+        var hashes = new SortedDictionary<string, string>(StringComparer.Ordinal);
+        foreach ((string folder, string model, int? scale) in Files().ToList())
+        {
+            string name = ModelNames.FileName(model, scale), path = Path.Combine(folder, name);
+            if (!string.Equals(folder, FolderOf(ModelNames.NetworkOf(model)), StringComparison.Ordinal))
+                continue;
+            try
+            {
+                hashes[name] = Hashed.GetOrAdd($"{path}|{File.GetLastWriteTimeUtc(path).Ticks}|{new FileInfo(path).Length}", _ =>
+                {
+                    using FileStream file = File.OpenRead(path);
+                    return Convert.ToHexStringLower(SHA256.HashData(file));
+                });
+            }
+            catch (Exception problem) when (problem is IOException or UnauthorizedAccessException)
+            {
+                // Gone or being written: it counts when it can be read.
+            }
+        }
+        return hashes;
+    }
 
     /// <summary>Reads weights and checks them against their card.</summary>
     /// <param name="model">Name as in <see cref="ModelNames"/>.</param>

@@ -21,6 +21,9 @@ public sealed class EngineFactory(ModelCatalog? catalog = null) : IEngineFactory
         return hashes;
     }
 
+    /// <summary>All weights that are here, file name to SHA-256.</summary>
+    public IReadOnlyDictionary<string, string> AllWeights() => _catalog.Hashes();
+
     /// <inheritdoc/>
     public string DeviceClass(EngineSettings settings) => Devices.ClassOf(Devices.Resolve(settings.Device));
 

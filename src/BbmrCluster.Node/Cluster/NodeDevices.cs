@@ -1,5 +1,6 @@
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Work;
+using BbmrCluster.Networks.Engine;
 using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Node.Cluster;
@@ -49,7 +50,7 @@ internal static class NodeDevices
 {
     /// <summary>One slot per device.</summary>
     /// <exception cref="EngineUnavailableException">A device is not there, or the default network has no weights: one sentence.</exception>
-    public static IReadOnlyList<DeviceSlot> Slots(NodeOptions options, IEngineFactory engines, IBlobStore blobs, string scratch, StandStill? fault)
+    public static IReadOnlyList<DeviceSlot> Slots(NodeOptions options, EngineFactory engines, IBlobStore blobs, string scratch, StandStill? fault)
     {
         var slots = new List<DeviceSlot>();
         foreach (string device in options.Devices)
@@ -60,7 +61,7 @@ internal static class NodeDevices
             {
                 IStageRunner runner = new SameWeightsRunner(new StageRunner(here, blobs, new StageRunnerOptions(scratch)), here, options.Name);
                 return fault is null ? runner : new StandStillRunner(runner, fault);
-            }, deviceClass, blobs.Read));
+            }, deviceClass, blobs.Read, engines.AllWeights));
         }
         return slots;
     }

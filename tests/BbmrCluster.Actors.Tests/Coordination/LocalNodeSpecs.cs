@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using Akka.Actor;
 using Akka.TestKit.Xunit2;
 using BbmrCluster.Actors.Client;
@@ -332,6 +333,30 @@ public sealed class LocalNodeSpecs : IDisposable
         _world.Release();
         node.System.ActorOf(Workers.WorkerManager.Props(new WorkerId("next"), node.Broker, node.Images, [new DeviceSlot("b", _world.Runner)], TestNode.Fast));
         Assert.IsType<ImageOutcome.Done>((await run).Outcome(job.Id));
+    }
+
+    [Fact]
+    public async Task A_worker_with_other_weights_is_passed_over_and_a_job_that_no_worker_has_the_weights_of_says_so()
+    {
+        var job = FakeWorld.Job("a", 200, 200);
+        var (wrong, models) = (new FakeWorld(), new ConcurrentDictionary<string, string> { ["w"] = "ff" });
+        await using var node = await TestNode.StartAsync(_world, _folder, devices: 0);
+        node.System.ActorOf(Workers.WorkerManager.Props(new WorkerId("other"), node.Broker, node.Images,
+            [new DeviceSlot("b", wrong.Runner, Weights: () => new Dictionary<string, string> { ["w"] = "ff" })], TestNode.Fast));
+        node.System.ActorOf(Workers.WorkerManager.Props(new WorkerId("later"), node.Broker, node.Images, [new DeviceSlot("c", _world.Runner, Weights: () => models)], TestNode.Fast));
+        await using var run = await node.Client.SubmitAsync(new ArchiveSpec([job]));
+        var all = new List<JobNotification>();
+        await foreach (var one in run.Notifications)
+        {
+            all.Add(one);
+            // The right ones arrive while the worker runs.
+            if (one is JobNotification.ImagePaused)
+                models["w"] = "00";
+        }
+        Assert.Contains("no worker has the weights that the job names (w)", Assert.Single(all.OfType<JobNotification.ImagePaused>()).Reason, StringComparison.Ordinal);
+        Assert.Single(all.OfType<JobNotification.ImageResumed>());
+        Assert.IsType<ImageOutcome.Done>(all.Outcome(job.Id));
+        Assert.Empty(wrong.Log);
     }
 
     [Fact]

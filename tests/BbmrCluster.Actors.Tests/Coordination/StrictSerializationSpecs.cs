@@ -53,9 +53,12 @@ public sealed class StrictSerializationSpecs : IAsyncLifetime
         Assert.Equal(2, request.Count);
         var work = new LeaseWork(job, Stage.Ingest, 0, 0, 1, null, [], null, null, [], [], JobTally.Empty);
         manager.Tell(new LeaseReplies.LeasesGranted(job.Id, [new(new LeaseId(1, 1), work)], false), images.Ref);
-        var told = (LeaseFacts.LeasesTold)await images.FishForMessageAsync(message => message is LeaseFacts.LeasesTold, TimeSpan.FromSeconds(120));
-        Assert.IsType<ImageProbed>(Assert.IsType<LeaseFacts.LeaseReported>(told.Facts[0]).Report);
-        Assert.Equal(new LeaseId(1, 1), Assert.IsType<LeaseFacts.LeaseEnded>(told.Facts[^1]).Lease);
+        // With one message, or with several where the machine is slow.
+        var facts = new List<LeaseFacts.ILeaseFact>();
+        while (facts.LastOrDefault() is not LeaseFacts.ILeaseEnd)
+            facts.AddRange(((LeaseFacts.LeasesTold)await images.FishForMessageAsync(message => message is LeaseFacts.LeasesTold, TimeSpan.FromSeconds(120))).Facts);
+        Assert.IsType<ImageProbed>(Assert.IsType<LeaseFacts.LeaseReported>(facts[0]).Report);
+        Assert.Equal(new LeaseId(1, 1), Assert.IsType<LeaseFacts.LeaseEnded>(facts[^1]).Lease);
         // The end is said again until it is acknowledged.
         await images.FishForMessageAsync(message => message is LeaseFacts.LeasesTold { Facts: [LeaseFacts.LeaseEnded] }, TimeSpan.FromSeconds(120));
 

@@ -91,6 +91,23 @@ public sealed class PlacementTests
     }
 
     [Fact]
+    public void Workers_without_the_weights_get_nothing_not_even_as_a_spare()
+    {
+        PresentWorker[] workers =
+        [
+            new(new WorkerId("both"), 1, [], 0, new HashSet<string> { "x2", "x4", "more" }), new(new WorkerId("one"), 1, [], 0, new HashSet<string> { "x2", "other-x4" }),
+            new(new WorkerId("any"), 1, [], 0), new(new WorkerId("none"), 1, [], 0, new HashSet<string>()),
+        ];
+        // Two sets of weights in one archive, as containers of two networks bring them.
+        WaitingImage[] images = [Image("a", 1, "x", useful: 50) with { Weights = "x2,x4" }, Image("b", 2, "x", useful: 50) with { Weights = "other-x4" }];
+        var assigned = Placement.Assign(images, workers, None);
+        Assert.All(assigned[new WorkerId("both")], share => Assert.Equal([new ImageId("a")], share.Images));
+        Assert.All(assigned[new WorkerId("one")], share => Assert.Equal([new ImageId("b")], share.Images));
+        Assert.Empty(assigned[new WorkerId("none")]);
+        Assert.Equal(3, PartOf("x", assigned), 6);
+    }
+
+    [Fact]
     public void Without_workers_nothing_is_assigned() => Assert.Empty(Placement.Assign([Image("a", 1)], [], None));
 
     [Fact]

@@ -203,7 +203,8 @@ public sealed class ProtocolSerializerTests : IDisposable
         yield return new LeaseFacts.LeasesHeld(Image, [Lease, new LeaseId(0, 1)]);
         var worker = new WorkerOverview(new WorkerId("w"), "akka.tcp://x", 2, ["cpu"], WorkerPhase.Draining, 12.5, [Image], [new LeaseOverview(Image, "12.3", Stage.Score, 64, 60, 1.5, true)]);
         yield return new BrokerFacts.WorkerPresent(worker);
-        yield return new BrokerFacts.ImageWaiting(Image, Archive, new Priority(2), "cpu", 30);
+        yield return new BrokerFacts.WorkerPresent(worker, ["00ff", "11ee"]);
+        yield return new BrokerFacts.ImageWaiting(Image, Archive, new Priority(2), "cpu", 30, "00ff,11ee");
         yield return new BrokerCommands.UndrainWorker(new WorkerId("w"));
         yield return new BrokerCommands.ListWorkers(50);
         yield return new BrokerCommands.Workers([worker, worker with { Leases = [] }]);
@@ -211,6 +212,7 @@ public sealed class ProtocolSerializerTests : IDisposable
         yield return new BrokerCommands.DrainWorker(new WorkerId("w"));
         yield return new BrokerNotices.Assignment([new ArchiveShare(Archive, 0.5, [Image])], true);
         yield return new BrokerNotices.Assignment([], false, Partial: true);
+        yield return new BrokerNotices.NobodyServes(Image, true);
     }
 
     // Equality of records stops at their lists, so values are compared part by part.
