@@ -97,7 +97,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
     private bool Working => _active && !_stopping && State is { Complete: true, Ended: false, Paused: false };
 
     /// <summary>Closed pages as journaled, the others as they said last.</summary>
-    private PageCounts Counts => _said.Values.Aggregate(State.Closed, (sum, page) => sum + page.Counts);
+    private PageCounts Counts => _said.Values.Where(page => !State.ClosedPages.ContainsKey(page.Page)).Aggregate(State.Closed, (sum, page) => sum + page.Counts);
 
     public static Props Props(ArchiveId id, IActorRef images, IActorRef index, bool continues, CoordinationSettings settings) =>
         Akka.Actor.Props.Create(() => new ArchiveCoordinator(id, images, index, continues, settings));

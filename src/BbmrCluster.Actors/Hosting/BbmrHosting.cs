@@ -4,7 +4,6 @@ using Akka.Cluster.Sharding;
 using Akka.Configuration;
 using Akka.Hosting;
 using Akka.Pattern;
-using Akka.Persistence.Sql;
 using BbmrCluster.Actors.Archives;
 using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Images;
@@ -98,8 +97,8 @@ public static class BbmrHosting
     {
         string connection = SqliteJournal.Prepare(path);
         return builder.AddHocon(
-            ConfigurationFactory.ParseString($"akka.persistence.journal.sql.connection-string = {HoconFiles.Quote(connection)}")
-                .WithFallback(HoconFiles.Load("persistence.sqlite")).WithFallback(SqlPersistence.DefaultConfiguration), HoconAddMode.Prepend);
+            ConfigurationFactory.ParseString($"akka.persistence.journal.sqlite.connection-string = {HoconFiles.Quote(connection)}")
+                .WithFallback(HoconFiles.Load("persistence.sqlite")), HoconAddMode.Prepend);
     }
 
     /// <summary>Journal and snapshots in a PostgreSQL database, shared by all coordinators. The tables are there already: <see cref="PostgresJournal.CreateSchemaAsync"/>.</summary>
