@@ -228,28 +228,34 @@ public static class Disturber
             return;
         // A coordinator that is alone is waited for by nobody: the others end, and it goes on. Who has not joined cannot be removed.
         bool removable = (!node.IsCoordinator || rig.Shape.Coordinators > 1) && await HasJoinedAsync(rig, node);
+        bool removed = false;
         rig.Say("freeze " + node.Name);
         Machine.Signal(process, Machine.Stop);
-        if (removable)
+        if (removable && alone)
         {
-            await rig.UntilAsync(async () =>
-            {
-                foreach (RigNode other in rig.Coordinators.Where(other => other != node))
-                {
-                    if (!await rig.IsMemberAsync(node, other))
-                        return true;
-                }
-                return node.ProcessId != process;
-            }, $"{node.Name} removed while it is frozen");
+            await rig.UntilAsync(IsRemovedAsync, $"{node.Name} removed while it is frozen");
+            removed = true;
         }
-        else
+        // What else happens may leave nobody who could remove it, or wake it.
+        for (int i = 0; i < (removable ? 80 : 24) && !removed; i++)
         {
-            await Task.Delay(TimeSpan.FromSeconds(12));
+            await Task.Delay(500);
+            removed = removable && await IsRemovedAsync();
         }
-        rig.Say("wake " + node.Name);
+        rig.Say($"wake {node.Name}{(removed ? "" : ", which was not removed")}");
         Machine.Signal(process, Machine.Continue);
-        if (removable)
+        if (removed)
             await EndsAsync(rig, node, process, alone ? [4] : [0, 1, 4, 143]);
+
+        async Task<bool> IsRemovedAsync()
+        {
+            foreach (RigNode other in rig.Coordinators.Where(other => other != node))
+            {
+                if (!await rig.IsMemberAsync(node, other))
+                    return true;
+            }
+            return node.ProcessId != process;
+        }
     }
 
     private static async Task<bool> HasJoinedAsync(Rig rig, RigNode node)
