@@ -21,6 +21,7 @@ namespace BbmrCluster.Actors.Archives;
 internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, ArchiveEvents.IArchiveEvent>, IWithTimers
 {
     private static readonly TimeSpan ClosingsCount = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan IndexInterval = TimeSpan.FromSeconds(1);
 
     private readonly ArchiveId _id;
     private readonly IActorRef _images, _index;
@@ -36,6 +37,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
     private int _cursor, _serial, _idle;
     private bool _active, _stopping;
     private (ArchivePhase, DateTimeOffset)? _listed;
+    private DateTimeOffset _toldIndex;
 
     public ArchiveCoordinator(ArchiveId id, IActorRef images, IActorRef index, bool continues, CoordinationSettings settings)
         : base(ArchiveState.Empty)
@@ -278,6 +280,8 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
             }
         }
         OpenMore();
+        if (Now - _toldIndex >= IndexInterval)
+            TellIndex();
     }
 
     private void Leave(int page)
@@ -417,6 +421,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
     {
         if (State.Run is null || _index.IsNobody() || _listed == (State.Phase, State.SubmittedAt) && State.Ended)
             return;
+        _toldIndex = Now;
         var counts = Counts;
         double progress = Progress();
         _index.Tell(new IndexMessages.ArchiveTold(new ArchiveOverview(_id, State.Name, State.Policy.Priority, State.Phase, State.Images, counts.Done, counts.Skipped, counts.Failed,
