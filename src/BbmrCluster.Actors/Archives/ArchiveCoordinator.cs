@@ -35,7 +35,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
     private readonly List<int> _left = [];
     private readonly Queue<DateTimeOffset> _closings = new();
     private int _cursor, _serial, _idle;
-    private bool _active, _stopping;
+    private bool _active, _stopping, _leaving;
     private (ArchivePhase, DateTimeOffset)? _listed;
     private DateTimeOffset _toldIndex;
 
@@ -327,7 +327,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
         _stopping = false;
         _active = false;
         Tell(new JobNotification.ArchiveFinished(_id, summary));
-        Context.Parent.Tell(new Passivate(StopWhenWritten.Instance));
+        Passivate();
     }
 
     private void Control(ArchiveCommands.ControlArchive command)
@@ -365,7 +365,8 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
         // Pages that hold none of what is asked for need not be read.
         while (list.State is { } wanted && page < State.StoredPages && HasNone(page, wanted))
             from = State.First(++page);
-        if (State.Run is null || page >= State.StoredPages || Page(page) is not { } view)
+        // Pages go with this actor, and what they were asked: the next one answers.
+        if (State.Run is null || page >= State.StoredPages || _leaving || Page(page) is not { } view)
         {
             Sender.Tell(new ArchiveReplies.ItemsListed(_id, State.Run is not null, [], State.Run is not null && page < State.StoredPages ? from : null));
             return;
@@ -412,6 +413,12 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
         bool told = _index.IsNobody() || State.Run is null || _listed == (State.Phase, State.SubmittedAt);
         if (_active || !(State.Run is null || State.Ended) || !told || _said.Values.Any(page => page.Open > 0) || ++_idle < 2)
             return;
+        Passivate();
+    }
+
+    private void Passivate()
+    {
+        _leaving = true;
         Context.Parent.Tell(new Passivate(StopWhenWritten.Instance));
     }
 
