@@ -33,6 +33,8 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
     private readonly ProgressRate _rate = new();
     // Pages whose unfinished images are still to be discarded.
     private readonly List<int> _left = [];
+    // Pages that were begun before this actor was started, and have not said yet how far they are.
+    private readonly HashSet<int> _unread = [];
     private readonly Queue<DateTimeOffset> _closings = new();
     private int _cursor, _serial, _idle;
     private bool _active, _stopping, _leaving;
@@ -48,6 +50,8 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
         {
             _active = continues && State is { Complete: true, Ended: false };
             OpenMore();
+            if (State.Paused || State.Cancelled)
+                ReadBegun();
         });
 
         Command<ArchiveCommands.SubmitArchive>(Submit);
@@ -75,6 +79,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
             foreach (int page in _pages.Where(pair => pair.Value.Ref.Equals(gone.ActorRef)).Select(pair => pair.Key).ToList())
             {
                 _pages.Remove(page);
+                Read(page);
                 if (_said.TryGetValue(page, out var said))
                     _said[page] = said with { Open = 0, Pending = said.Open + said.Pending, Fraction = 0, Waiting = null };
             }
@@ -279,10 +284,31 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
                 Flush();
             }
         }
+        Read(changed.Page);
         OpenMore();
         if (Now - _toldIndex >= IndexInterval)
             TellIndex();
     }
+
+    /// <summary>What is closed of pages that are not is known to them alone; one that nobody works on has to be asked.</summary>
+    private void ReadBegun()
+    {
+        _unread.UnionWith(Begun());
+        foreach (int number in _unread)
+            Page(number)!.Ref.Tell(new PageMessages.Work(State.Run!.Value, State.Retry, State.Policy, 0));
+    }
+
+    private void Read(int page)
+    {
+        if (!_unread.Remove(page) || _unread.Count > 0)
+            return;
+        TellIfEnded();
+        TellIndex();
+    }
+
+    // A stop, perhaps of another process, left unfinished images in the first of the pages that are not closed.
+    private IEnumerable<int> Begun() =>
+        Enumerable.Range(0, State.StoredPages).Where(page => !State.ClosedPages.ContainsKey(page)).Take(2 + (_settings.MostOpenImages / Math.Max(1, State.PageSize)));
 
     private void Leave(int page)
     {
@@ -344,8 +370,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
             _left.Clear();
             if (command.Control == ArchiveControl.Cancel)
             {
-                // A pause before, perhaps of another process, left unfinished images in the first of these.
-                _left.AddRange(Enumerable.Range(0, State.StoredPages).Where(page => !State.ClosedPages.ContainsKey(page)).Take(2 + (_settings.MostOpenImages / Math.Max(1, State.PageSize))));
+                _left.AddRange(Begun());
                 DiscardLeft();
             }
             if (command.Control is ArchiveControl.Pause or ArchiveControl.Cancel)
@@ -387,7 +412,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
 
     private void TellIfEnded()
     {
-        if (!State.Ended)
+        if (!State.Ended || _unread.Count > 0)
             return;
         Tell(new JobNotification.ArchiveFinished(_id, Summary()));
         _watchers.Clear();
@@ -426,7 +451,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
 
     private void TellIndex()
     {
-        if (State.Run is null || _index.IsNobody() || _listed == (State.Phase, State.SubmittedAt) && State.Ended)
+        if (State.Run is null || _unread.Count > 0 || _index.IsNobody() || _listed == (State.Phase, State.SubmittedAt) && State.Ended)
             return;
         _toldIndex = Now;
         var counts = Counts;

@@ -56,6 +56,8 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     private IActorRef? _stopping;
     private string? _weights;
     private bool _unserved;
+    // Closed before this actor was started: whoever is to hear of it may not have.
+    private bool _unheard;
 
     public ImageCoordinator(ImageId id, IActorRef broker, Func<string, IAllocator> allocators, CoordinationSettings settings)
         : base(ImageState.Empty)
@@ -65,7 +67,11 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         _reconstruction = Context.ActorOf(ReconstructionActor.Props(), "reconstruction");
 
         Recover<Batch>(batch => Restore(batch.Events));
-        Recover<RecoveryCompleted>(_ => _book = new LeaseBook(LastSequenceNr, _settings));
+        Recover<RecoveryCompleted>(_ =>
+        {
+            _book = new LeaseBook(LastSequenceNr, _settings);
+            _unheard = State.Outcome is not null;
+        });
 
         Command<ImageCommands.OpenImage>(Open);
         Command<ImageCommands.StopImage>(Stop);
@@ -207,6 +213,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     private void StartAnew()
     {
         ForgetBlocks();
+        _unheard = false;
         _onlyCurrent = LastSequenceNr > 1;
         DropLeases(lease => lease.Range.Stage != Stage.Ingest);
     }
@@ -240,6 +247,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     {
         foreach (var archive in _watchers.Where(pair => pair.Value.Run == command.Run).Select(pair => pair.Key).ToList())
             _watchers.Remove(archive);
+        _unheard &= command.Run != State.Run;
         Continue();
     }
 
@@ -253,6 +261,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     {
         foreach (var archive in _watchers.Where(pair => pair.Value.Ref.Equals(Sender)).Select(pair => pair.Key).ToList())
             _watchers.Remove(archive);
+        _unheard &= !command.Discard;
         // Active but not in progress: it is being opened, which ends before it stops.
         if (_watchers.Count > 0 || !(_active || (command.Discard && State.InProgress)))
         {
@@ -585,8 +594,9 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
             archive.Tell(new ArchiveFacts.ImageStopped(_id));
             Context.Parent.Tell(new Passivate(StopWhenWritten.Instance));
         }
-        // The blobs of an image go when no worker can write another one.
-        if (State.Outcome is not null && _watchers.Count == 0 && !_book.Busy && Settled && !_forgetting)
+        // The blobs of an image go when no worker can write another one. A worker may have brought it back by repeating itself:
+        // its archive, which asks for it later, must find the outcome, or the image would be done again.
+        if (State.Outcome is not null && !_unheard && _watchers.Count == 0 && !_book.Busy && Settled && !_forgetting)
         {
             _forgetting = true;
             DeleteBlobs();
@@ -613,8 +623,8 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         if (Working && (silence >= _settings.ReminderInterval || (silence >= UnheardInterval && Now - _lastAsked >= UnheardInterval && Next() is not null)))
             Announce();
         Continue();
-        // Brought back by a late message for an image that is forgotten.
-        if (State.Job is null && !_active && _watchers.Count == 0 && Settled)
+        // Brought back by a late message for an image that is forgotten, or of which its archive will ask.
+        if ((State.Job is null || _unheard) && !_active && _watchers.Count == 0 && Settled)
             Context.Parent.Tell(new Passivate(StopWhenWritten.Instance));
     }
 

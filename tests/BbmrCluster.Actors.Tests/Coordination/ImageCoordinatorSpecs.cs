@@ -1,3 +1,4 @@
+using Akka.Actor;
 using Akka.TestKit.Xunit2;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Work;
@@ -77,6 +78,26 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
     }
 
     [Fact]
+    public async Task An_outcome_is_kept_until_its_archive_has_heard_it_though_a_worker_brings_the_image_back_first()
+    {
+        Open(new RunId("one"));
+        var ingest = await Grant();
+        Report(ingest, new AlreadyDone("the report"));
+        await Expect<ArchiveFacts.ImageClosed>();
+        // The coordinator dies before the archive has written that down. The worker still waits for an answer.
+        await GoneAsync(kill: true);
+        await End(ingest);
+        await GoneAsync(kill: false);
+        Open(new RunId("one"));
+        var answer = await _kit.FishForMessageAsync(message => message is ArchiveFacts.ImageClosed or ArchiveFacts.ImageNotified, TimeSpan.FromSeconds(120));
+        Assert.Equal(new ImageOutcome.Skipped("the report"), Assert.IsType<ArchiveFacts.ImageClosed>(answer).Outcome);
+        // Now it has.
+        Tell(new ImageCommands.AcknowledgeOutcome(_job.Id, new RunId("one")));
+        await GoneAsync(kill: false);
+        Assert.Equal(0, _folder.Entries(_job.Id));
+    }
+
+    [Fact]
     public async Task An_image_that_is_stopped_while_it_is_being_opened_stops()
     {
         Open(new RunId("one"));
@@ -143,6 +164,24 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
             await Task.Delay(50);
         }
         throw new InvalidOperationException("No lease was granted.");
+    }
+
+    /// <summary>Waits until the coordinator of the image has stopped.</summary>
+    private async Task GoneAsync(bool kill)
+    {
+        var probe = _kit.CreateTestProbe();
+        try
+        {
+            var coordinator = await _node.System.ActorSelection($"/user/image-coordinator/{_job.Id}").ResolveOne(TimeSpan.FromSeconds(5));
+            await probe.WatchAsync(coordinator);
+            if (kill)
+                coordinator.Tell(Kill.Instance);
+            await probe.ExpectTerminatedAsync(coordinator, TimeSpan.FromSeconds(120));
+        }
+        catch (ActorNotFoundException)
+        {
+            // It was quick.
+        }
     }
 
     private async Task<T> Expect<T>() => (T)await _kit.FishForMessageAsync(message => message is T, TimeSpan.FromSeconds(120));
