@@ -139,22 +139,29 @@ stop_postgres() {
 
 # ---- commands --------------------------------------------------------------------------------------------------------
 
-# Status code of GET /healthz/ready at a port; empty when nobody answers.
-ready_code() {
-  local line=""
+# Asks GET /healthz/ready at a port: sets 'code' to the status, empty when nobody answers, and 'members' to what it says of them.
+ask_ready() {
+  local line="" body=""
+  members=""
+  code=""
   { exec 3<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || return 0
   printf 'GET /healthz/ready HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n' >&3
   read -r -t 10 line <&3
+  body=$(timeout 10 cat <&3)
+  members=$(sed -n 's/.*"detail":"\([0-9]* members[^"]*\)".*/\1/p' <<<"$body")
   exec 3<&- 3>&-
   set -- $line
-  echo "${2:-}"
+  code=${2:-}
 }
 
+count() { echo "$1 $2$([ "$1" = 1 ] || echo s)"; }
+
+# Until the API is ready and every node is a member.
 wait_ready() {
-  local until=$((SECONDS + 120))
-  until [ "$(ready_code "$http")" = 200 ]; do
+  local until=$((SECONDS + 120)) all="$((coordinators + workers + 1)) members"
+  while ask_ready "$http"; [ "$code" != 200 ] || [ "$members" != "$all" ]; do
     runs api || fail "the API ended: see $folder/api.log"
-    [ $SECONDS -lt $until ] || fail "the API is not ready after 120 s: see the logs in $folder"
+    [ $SECONDS -lt $until ] || fail "after 120 s the API is $([ "$code" = 200 ] && echo "ready with $members of $all" || echo "not ready"): see the logs in $folder"
     sleep 0.5
   done
 }
@@ -172,7 +179,7 @@ up() {
   start api
   scale
   wait_ready
-  echo "http://127.0.0.1:$http is ready: $coordinators coordinators, $workers workers; logs in $folder"
+  echo "http://127.0.0.1:$http is ready: $(count "$coordinators" coordinator), $(count "$workers" worker); logs in $folder"
 }
 
 scale() {
@@ -194,7 +201,8 @@ status() {
       all=1
     fi
   done
-  if [ "$(ready_code "$http")" = 200 ]; then echo "http://127.0.0.1:$http is ready"; else echo "http://127.0.0.1:$http is not ready"; all=1; fi
+  ask_ready "$http"
+  if [ "$code" = 200 ]; then echo "http://127.0.0.1:$http is ready"; else echo "http://127.0.0.1:$http is not ready"; all=1; fi
   return $all
 }
 

@@ -192,3 +192,37 @@ public sealed class ApiTests : IAsyncLifetime, IDisposable
         return answer.RootElement.Clone();
     }
 }
+
+/// <summary>A node whose cluster is not there.</summary>
+public sealed class ApiWithoutClusterTests : IDisposable
+{
+    private readonly ScratchFolder _scratch = new();
+
+    public void Dispose() => _scratch.Dispose();
+
+    [Fact]
+    public async Task Members_are_told_although_no_broker_answers()
+    {
+        int port = LoopbackCluster.FreePort();
+        using Bbmr node = Bbmr.Start(_scratch.Path, TestModels.EnvironmentFor(_scratch["models"]), "node", "--roles", "api", "--port", "0", "--http", $"127.0.0.1:{port}",
+            "--seed-nodes", $"127.0.0.1:{LoopbackCluster.FreePort()}", "--work", _scratch["work"], "--store", _scratch["store"]);
+        using var http = new HttpClient { BaseAddress = new Uri(string.Create(CultureInfo.InvariantCulture, $"http://127.0.0.1:{port}")), Timeout = TimeSpan.FromSeconds(60) };
+        long until = Environment.TickCount64 + 120_000;
+        while (true)
+        {
+            try
+            {
+                using HttpResponseMessage nodes = await http.GetAsync("/v1/nodes");
+                Assert.Equal(HttpStatusCode.OK, nodes.StatusCode);
+                break;
+            }
+            catch (HttpRequestException)
+            {
+                Assert.True(Environment.TickCount64 < until && !node.HasExited, node.Error);
+                await Task.Delay(200);
+            }
+        }
+        using HttpResponseMessage ready = await http.GetAsync("/healthz/ready");
+        Assert.Equal(HttpStatusCode.ServiceUnavailable, ready.StatusCode);
+    }
+}

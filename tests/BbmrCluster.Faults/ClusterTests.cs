@@ -48,6 +48,29 @@ public sealed class ClusterTests(LoopbackCluster cluster) : IClassFixture<Loopba
     }
 
     [Fact]
+    public async Task A_worker_without_the_folder_gets_intermediate_results_over_http_and_gives_the_bytes_of_a_local_run()
+    {
+        await cluster.UntilAsync(() => Task.FromResult(cluster.Client("drain", "w1").ExitCode == 0), "w1 known and drained");
+        int http = LoopbackCluster.FreePort();
+        cluster.StartWorker("far", null, "--store", cluster.Server, "--http", $"127.0.0.1:{http}");
+        await cluster.ReadyAsync(workers: 2);
+        using var client = new HttpClient();
+        using JsonDocument ready = JsonDocument.Parse(await (await client.GetAsync(new Uri($"http://127.0.0.1:{http}/healthz/ready"))).Content.ReadAsStringAsync());
+        JsonElement store = ready.RootElement.GetProperty("checks").EnumerateArray().Single(check => check.GetProperty("name").GetString() == "store");
+        Assert.True(store.GetProperty("ok").GetBoolean(), ready.RootElement.ToString());
+        Assert.Equal(cluster.Server, store.GetProperty("detail").GetString());
+
+        RemoteStoreTests.RunAsALocalRunDoes(cluster, "far");
+        Assert.Empty(Directory.EnumerateFileSystemEntries(Path.Combine(cluster.Folder, "work-far", "blobs")));
+        Assert.Empty(Directory.EnumerateFileSystemEntries(Path.Combine(cluster.Folder, "work-far", "tmp"), "lease-*"));
+        await cluster.UntilAsync(() => Task.FromResult(!Directory.EnumerateFileSystemEntries(Path.Combine(cluster.Folder, "store")).Any()), "an empty store");
+        cluster["far"].Signal("TERM");
+        Assert.Equal(0, cluster["far"].Wait().ExitCode);
+        Assert.Equal(0, cluster.Client("drain", "w1", "--undo").ExitCode);
+        await cluster.ReadyAsync(workers: 1);
+    }
+
+    [Fact]
     public void An_archive_by_manifest_keeps_its_tree_records_what_fails_and_skips_what_is_done()
     {
         string[] images = [.. Enumerable.Range(0, 30).Select(i => $"set{i % 3}/{i:D2}.{(i % 2 == 0 ? "png" : "jpg")}")];

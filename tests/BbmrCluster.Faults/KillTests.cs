@@ -1,4 +1,6 @@
+using System.Globalization;
 using System.Text.Json;
+using System.Text.RegularExpressions;
 using BbmrCluster.Tests;
 
 namespace BbmrCluster.Faults;
@@ -11,52 +13,64 @@ public sealed class KillTests(UndisturbedRun undisturbed) : IClassFixture<Undist
 {
     private const int Blocks = UndisturbedRun.Columns * UndisturbedRun.Strips;
 
-    [Theory]
-    [InlineData("ingest", 1, 0, 0)]
-    [InlineData("ingest", 1, 20, 38)] // the header is a result too
-    [InlineData("score", 2, 0, 64)]
-    [InlineData("pack", 2, 0, 64)]
-    [InlineData("pack", 1, 10, 20)]
-    [InlineData("reconstruct", 1, 10, 20)]
-    [InlineData("reconstruct", 2, 0, 64)]
-    [InlineData("finish", 1, 0, 0)]
-    [InlineData("commit", 1, 0, 0)]
-    public void A_run_killed_at_any_stage_goes_on_and_gives_the_same_bytes(string stage, int lease, int results, int doneBlocks)
+    // Where each process of the chain is killed; leases and results are counted anew in each.
+    private static readonly (string StopAt, string? Journaled, int Resumed)[] Kills =
+    [
+        ("ingest:1:0", null, 0),
+        ("ingest:1:20", "ingest 38", 0), // the header is a result too
+        ("score:2:0", "score 64", 0),
+        ("pack:1:10", "pack 20", 2),
+        ("pack:2:0", "pack 64", 3),
+        ("reconstruct:1:10", "reconstruct 20", 4),
+        ("reconstruct:2:0", "reconstruct 64", 4),
+        ("finish:1:0", null, 6),
+        ("commit:1:0", null, 7),
+    ];
+
+    [Fact]
+    public void A_run_killed_again_and_again_at_every_stage_goes_on_and_gives_the_same_bytes()
     {
         using var scratch = new ScratchFolder();
         undisturbed.CopyPictureTo(scratch["photo.png"]);
-        using (Bbmr killed = Start(scratch, $"{stage}:{lease}:{results}"))
+        foreach ((string stopAt, string? journaled, int resumed) in Kills)
         {
-            killed.WaitForError($"standing still at {stage} lease {lease} result {results}");
+            using Bbmr killed = Start(scratch, stopAt);
+            string[] at = stopAt.Split(':');
+            killed.WaitForError($"standing still at {at[0]} lease {at[1]} result {at[2]}");
+            if (resumed > 0)
+                Assert.True(Resumed(killed) >= resumed, $"{stopAt}: {killed.Error}");
             // Progress tells what the journal holds: from here on these blocks must not be done again.
-            if (doneBlocks > 0)
-                killed.WaitForError($"photo.png: {stage} {doneBlocks} of {Blocks} blocks");
+            if (journaled is not null)
+                killed.WaitForError($"photo.png: {journaled} of {Blocks} blocks");
             killed.Signal("KILL");
             Assert.Equal(137, killed.Wait().ExitCode);
+            Assert.False(File.Exists(scratch["out", "photo.report.json"]), "the mark of done must come last");
         }
-        Assert.False(File.Exists(scratch["out", "photo.report.json"]), "the mark of done must come last");
-
         BbmrResult again = Run(scratch);
         Assert.True(again.ExitCode == 0, again.ToString());
         JsonElement line = Assert.Single(again.Images);
         Assert.Equal("done", line.GetProperty("state").GetString());
-        if (stage != "ingest")
-            Assert.True(line.GetProperty("resumed").GetInt32() >= LeasesBefore(stage, lease), again.ToString());
+        Assert.True(line.GetProperty("resumed").GetInt32() >= 8, again.ToString());
         AssertSameAsUndisturbed(scratch);
         Assert.True(DeviceCalls(scratch["out"]) <= undisturbed.DeviceCalls, $"{DeviceCalls(scratch["out"])} device calls, {undisturbed.DeviceCalls} undisturbed");
     }
 
-    [Theory]
-    [InlineData("INT", 130)]
-    [InlineData("TERM", 143)]
-    public void A_signal_ends_the_run_in_order_and_the_same_command_goes_on(string signal, int exitCode)
+    [Fact]
+    public void A_signal_ends_the_run_in_order_the_same_command_goes_on_and_a_second_one_meanwhile_says_who_has_the_folder()
     {
         using var scratch = new ScratchFolder();
         undisturbed.CopyPictureTo(scratch["photo.png"]);
-        using (Bbmr stopped = Start(scratch, "reconstruct:2:0"))
+        foreach ((string stopAt, string journaled, string signal, int exitCode) in new[] { ("score:2:0", "score 64", "INT", 130), ("reconstruct:2:0", "reconstruct 64", "TERM", 143) })
         {
+            using Bbmr stopped = Start(scratch, stopAt);
             stopped.WaitForError("standing still");
-            stopped.WaitForError($"photo.png: reconstruct 64 of {Blocks} blocks");
+            stopped.WaitForError($"photo.png: {journaled} of {Blocks} blocks");
+            if (signal == "INT")
+            {
+                BbmrResult second = Run(scratch);
+                Assert.Equal(1, second.ExitCode);
+                Assert.Matches($@"^bbmr: the work directory \S+ is in use by process {stopped.Id} on [^\n]+\n$", second.Error);
+            }
             stopped.Signal(signal);
             BbmrResult result = stopped.Wait();
             Assert.True(result.ExitCode == exitCode, result.ToString());
@@ -69,26 +83,9 @@ public sealed class KillTests(UndisturbedRun undisturbed) : IClassFixture<Undist
         Assert.Equal(undisturbed.DeviceCalls, DeviceCalls(scratch["out"]));
     }
 
-    [Fact]
-    public void A_second_run_in_the_same_work_directory_says_who_has_it()
-    {
-        using var scratch = new ScratchFolder();
-        undisturbed.CopyPictureTo(scratch["photo.png"]);
-        using Bbmr first = Start(scratch, "score");
-        first.WaitForError("standing still");
-        BbmrResult second = Run(scratch);
-        Assert.Equal(1, second.ExitCode);
-        Assert.Matches($@"^bbmr: the work directory \S+ is in use by process {first.Id} on [^\n]+\n$", second.Error);
-    }
-
-    private static int LeasesBefore(string stage, int lease) => stage switch
-    {
-        "score" => 1 + (lease - 1),
-        "pack" => 3 + (lease - 1),
-        "reconstruct" => 5 + (lease - 1),
-        "finish" => 7,
-        _ => 8,
-    };
+    // As -v tells it.
+    private static int Resumed(Bbmr run) =>
+        Regex.Match(run.Error, "photo.png: goes on, ([0-9]+) leases? done already") is { Success: true } match ? int.Parse(match.Groups[1].Value, CultureInfo.InvariantCulture) : 0;
 
     private Bbmr Start(ScratchFolder scratch, string stopAt) => Bbmr.Start(scratch.Path,
         new Dictionary<string, string>(undisturbed.Environment, StringComparer.Ordinal) { ["BBMR_FAULT_STOP_AT"] = stopAt }, [.. UndisturbedRun.Arguments, "-v"]);

@@ -20,7 +20,8 @@ public sealed class LocalClusterScriptTests : IDisposable
     {
         IReadOnlyDictionary<string, string> models = TestModels.EnvironmentFor(_scratch["models"]);
         int port = LoopbackCluster.FreePort(), http = LoopbackCluster.FreePort();
-        AssertDone(Script("up", models, "journal=sqlite", "workers=1", "threads=1", Setting("port", port), Setting("http", http), $"bbmr=dotnet {Path.Combine(AppContext.BaseDirectory, "bbmr.dll")}"), "is ready");
+        AssertDone(Script("up", models, "journal=sqlite", "workers=1", "threads=1", Setting("port", port), Setting("http", http), $"bbmr=dotnet {Path.Combine(AppContext.BaseDirectory, "bbmr.dll")}"), "is ready: 1 coordinator, 1 worker;");
+        Assert.Equal(3, Members(http));
         AssertDone(Script("status"), "coordinator-1 running", "api running", "worker-1 running", "restarts 0");
 
         string before = Node("worker-1");

@@ -102,10 +102,11 @@ public sealed class ThreeCoordinatorTests(ThreeCoordinators three) : IClassFixtu
     });
 
     [ThreeFact]
-    public Task All_coordinators_killed_in_the_middle_of_a_job_go_on_with_it_from_PostgreSQL() => three.HoldsAsync(() =>
-        three.Rounds.RunAsync("all coordinators killed", async job =>
+    public Task A_coordinator_killed_and_then_all_in_the_middle_of_a_job_go_on_with_it_from_PostgreSQL() => three.HoldsAsync(() =>
+        three.Rounds.RunAsync("a coordinator killed, then all", async job =>
         {
             await BegunAsync(job);
+            await Disturber.RunAsync(Rig, new Disturbance(DisturbanceKind.KillCoordinator, ["c2"], 0, 2), alone: true);
             await Disturber.RunAsync(Rig, new Disturbance(DisturbanceKind.KillCoordinator, ["c0", "c1", "c2"], 0, 0), alone: true);
         }, images: 6));
 

@@ -187,7 +187,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
             Sender.Tell(new ArchiveFacts.ImageClosed(_id, command.Run, outcome));
             return;
         }
-        if (known && _active)
+        if (known && _active && watcher.Ref.Equals(Sender))
             return;
         if (_active)
         {
@@ -227,8 +227,13 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         }
     }
 
-    private void NotifyStarted(IActorRef archive) =>
+    // Also to one that was started again, which does not know how far the image is.
+    private void NotifyStarted(IActorRef archive)
+    {
         archive.Tell(new ArchiveFacts.ImageNotified(_id, new JobNotification.ImageStarted(_id, State.Job!.DisplayName, State.Tally.ResumedLeases)));
+        if (State.Facts is not null)
+            archive.Tell(new ArchiveFacts.ImageNotified(_id, new JobNotification.ImageProgressed(_id, State.Progress)));
+    }
 
     private void Close(ImageOutcome outcome)
     {

@@ -44,6 +44,10 @@ internal static class ApiEndpoints
             document.Info.Title = "BbmrCluster";
             document.Info.Version = NodeOptions.ProgramVersion;
             document.Info.Description = "Jobs over photographs: submit, watch, steer; the nodes that do them. Errors are problem+json (RFC 9457).";
+            foreach (OpenApiServer server in document.Servers ?? [])
+                server.Url = server.Url?.TrimEnd('/');
+            foreach (OpenApiTag tag in document.Tags ?? new HashSet<OpenApiTag>())
+                tag.Description = tag.Name switch { "jobs" => "Jobs and their images.", "nodes" => "Members of the cluster and their leases.", _ => "Intermediate results, for workers that do not share the folder." };
             document.Components ??= new OpenApiComponents();
             document.Components.SecuritySchemes ??= new Dictionary<string, IOpenApiSecurityScheme>(StringComparer.Ordinal);
             document.Components.SecuritySchemes["token"] = new OpenApiSecurityScheme { Type = SecuritySchemeType.Http, Scheme = "bearer", Description = "The cluster's token, where it has one" };
@@ -70,7 +74,7 @@ internal static class ApiEndpoints
         jobs.MapGet("/", ListAsync).WithName("jobs").WithSummary("Jobs, the latest submission first.");
         jobs.MapGet("/{id}", StatusAsync).WithName("status").ProducesProblem(404).WithSummary("How a job stands: progress and time left.");
         jobs.MapGet("/{id}/images", ImagesAsync).WithName("images").ProducesProblem(404).WithSummary("Images of a job, all or those in one state.");
-        jobs.MapGet("/{id}/events", EventsAsync).WithName("events").ProducesProblem(404).WithSummary("What happens to a job from now on, as server-sent events; ends with job_finished. With Last-Event-ID it goes on after that event where this node still has those since.");
+        jobs.MapGet("/{id}/events", EventsAsync).WithName("events").Produces(200, contentType: "text/event-stream").ProducesProblem(404).WithSummary("What happens to a job from now on, as server-sent events; ends with job_finished. With Last-Event-ID it goes on after that event where this node still has those since.");
         jobs.MapPost("/{id}/pause", (string id, BbmrClient client, CancellationToken stop) => SteerAsync(id, client, client.PauseAsync, stop)).WithName("pause").ProducesProblem(404).ProducesProblem(409)
             .WithSummary("Takes leases back and grants none until the job is resumed.");
         jobs.MapPost("/{id}/resume", (string id, BbmrClient client, CancellationToken stop) => SteerAsync(id, client, client.ResumeAsync, stop)).WithName("resume").ProducesProblem(404).ProducesProblem(409)

@@ -35,11 +35,13 @@ internal static class StoreEndpoints
                 return ApiEndpoints.Problem(error.Failure switch { FailureClass.StoreFull => 507, FailureClass.Permanent => 413, _ => 503 }, "Not stored", error.Message);
             }
         });
-        v1.MapGet("/store", (bool? check) => Room(store, check ?? false)).WithName("store").WithSummary("Room for intermediate results; with check=true only when they can be written.");
+        v1.MapGet("/store", (bool? check) => Room(store, check ?? false)).WithName("store").Produces(200).WithSummary("Room for intermediate results; with check=true only when they can be written.");
         v1.MapGet("/blobs", () => TypedResults.Json(store.Images().Select(one => new StoredImageModel(one.Image.Value, one.Written)), StoredImageModel.Json))
-            .WithName("stored").WithSummary("Images that have intermediate results here.");
-        v1.MapMethods("/blobs/{image}/{name}", ["GET", "HEAD"], (string image, string name) => Read(store, image, name)).WithName("blob").ProducesProblem(404).ProducesProblem(416)
+            .WithName("stored").Produces(200).WithSummary("Images that have intermediate results here.");
+        v1.MapGet("/blobs/{image}/{name}", (string image, string name) => Read(store, image, name)).WithName("blob").Produces(200).Produces(206).ProducesProblem(404).ProducesProblem(416)
             .WithSummary("An intermediate result, as a whole or a range of bytes.");
+        v1.MapMethods("/blobs/{image}/{name}", ["HEAD"], (string image, string name) => Read(store, image, name)).WithName("blob_length").Produces(200).ProducesProblem(404)
+            .WithSummary("Whether an intermediate result is there, and its length.");
         v1.MapPut("/blobs/{image}/{name}", (string image, string name, HttpContext context) => WriteAsync(store, image, name, context)).WithName("put_blob").ProducesProblem(413).ProducesProblem(422).ProducesProblem(507)
             .WithSummary($"Stores an intermediate result. The header {HttpBlobStore.HashHeader} holds its XXH3-128; other bytes are refused.");
         v1.MapDelete("/blobs/{image}/{name}", (string image, string name) =>

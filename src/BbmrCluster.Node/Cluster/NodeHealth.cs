@@ -81,7 +81,7 @@ public sealed class NodeHealth(NodeOptions options, ActorSystem system, EngineFa
         int unreachable = cluster.State.Unreachable.Count;
         if (!cluster.State.Members.Except(cluster.State.Unreachable).Any(member => member.HasRole("coordinator")))
             throw new InvalidOperationException("no coordinator can be reached");
-        return $"{cluster.State.Members.Count} members{(unreachable == 0 ? "" : $", {unreachable} of them unreachable")}";
+        return $"{cluster.State.Members.Count(member => member.Status == MemberStatus.Up)} members{(unreachable == 0 ? "" : $", {unreachable} of them unreachable")}";
     }
 }
 

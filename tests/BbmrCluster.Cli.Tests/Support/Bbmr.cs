@@ -90,7 +90,7 @@ public sealed class Bbmr : IDisposable
     /// <summary>Waits until stderr holds a text.</summary>
     public void WaitForError(string text)
     {
-        long until = Environment.TickCount64 + 120_000;
+        long until = Environment.TickCount64 + 240_000;
         while (!Error.Contains(text, StringComparison.Ordinal))
         {
             if (_process.HasExited || Environment.TickCount64 > until)
