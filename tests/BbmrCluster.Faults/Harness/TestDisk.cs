@@ -32,6 +32,9 @@ public sealed class TestDisk : IDisposable
     /// <summary>Leaves so many megabytes free.</summary>
     public void Fill(int megabytesLeft)
     {
+        // Else it would be the machine's own disk that is filled.
+        if (new DriveInfo(Path).TotalSize > Size)
+            throw new FaultException($"{Path} is no longer the small disk: something unmounted it.");
         long free = new DriveInfo(Path).AvailableFreeSpace - (megabytesLeft * Megabyte);
         // What others write meanwhile may take the last of it: then as much as there is.
         for (; free > 0 && !Machine.Run("fallocate", "-l", free.ToString(CultureInfo.InvariantCulture), Filler); free -= 64 * 1024)
