@@ -194,6 +194,9 @@ internal sealed record ImageState
 
     public ImageState Apply(IImageEvent one)
     {
+        // Written by a coordinator that was frozen while another one finished the image and deleted its events: void.
+        if (Job is null && one is not Submitted)
+            return this;
         switch (one)
         {
             case Submitted e:

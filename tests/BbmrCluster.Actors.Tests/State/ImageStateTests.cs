@@ -82,6 +82,15 @@ public sealed class ImageStateTests
     }
 
     [Fact]
+    public void What_a_woken_coordinator_wrote_below_deleted_events_is_void()
+    {
+        var strip = new ImageEvents.StripStored(Stage.Ingest, new StripBlobs(0, Raw: new BlobRef("r0", 1, "h")));
+        var after = Apply(Apply(ImageState.Empty, strip), new ImageEvents.Closed(new ImageOutcome.Done("{}")));
+        Assert.Null(after.Outcome);
+        Assert.IsType<ImageEvents.Submitted>(Assert.Single(after.DecideOpen(default, new WorkPolicy(), Probed().Job!)));
+    }
+
+    [Fact]
     public void Losing_one_band_makes_all_of_a_strips_reconstruction_again_and_keeps_the_rest()
     {
         var blob = new Func<string, BlobRef>(name => new BlobRef(name, 1, "h"));
