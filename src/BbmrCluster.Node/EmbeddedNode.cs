@@ -81,15 +81,34 @@ public sealed class EmbeddedNode : IAsyncDisposable
     /// <exception cref="WorkDirectoryException">The journal is damaged.</exception>
     public async IAsyncEnumerable<JobNotification> RunAsync(IReadOnlyList<ImageJob> jobs, [EnumeratorCancellation] CancellationToken stop)
     {
+        // Results that are there need no journal: a second run over a large folder is through with them at once.
+        var left = new List<ImageJob>();
+        foreach (ImageJob job in jobs)
+        {
+            if (!stop.IsCancellationRequested && FinishedImage.ReportOf(job, stop) is { } report)
+                yield return new JobNotification.ImageFinished(job.Id, new ImageOutcome.Skipped(report));
+            else
+                left.Add(job);
+        }
+        int skipped = jobs.Count - left.Count;
+        if (left.Count == 0)
+        {
+            _settled = true;
+            yield return new JobNotification.ArchiveFinished(new ArchiveSpec(jobs).Id, new ArchiveSummary(0, skipped, 0, 0));
+            yield break;
+        }
         BbmrClient client = _host.Services.GetRequiredService<BbmrClient>();
-        await using ArchiveRun run = await Readable(() => client.SubmitAsync(new ArchiveSpec(jobs), CancellationToken.None));
+        await using ArchiveRun run = await Readable(() => client.SubmitAsync(new ArchiveSpec(left), CancellationToken.None));
         await using CancellationTokenRegistration registration = stop.Register(() => _ = run.StopAsync(CancellationToken.None));
         await using IAsyncEnumerator<JobNotification> notifications = run.Notifications.GetAsyncEnumerator(CancellationToken.None);
         while (await Readable(() => notifications.MoveNextAsync().AsTask()))
         {
             JobNotification notification = notifications.Current;
             if (notification is JobNotification.ArchiveFinished finished)
+            {
                 _settled = finished.Summary.Interrupted == 0;
+                notification = finished with { Summary = finished.Summary with { Skipped = finished.Summary.Skipped + skipped } };
+            }
             yield return notification;
         }
     }

@@ -1,3 +1,4 @@
+using System.Collections;
 using System.Diagnostics.CodeAnalysis;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Work;
@@ -53,6 +54,31 @@ public sealed class JobMaker(EngineFactory engines, JobParameters parameters, st
         return false;
     }
 
+    /// <summary>
+    /// The jobs of many images. Where none can be refused each is made when it is read, and again when it is read again: all at
+    /// once would take several times the memory of their names.
+    /// </summary>
+    /// <param name="images">The images.</param>
+    /// <param name="refused">Gets those that cannot be taken.</param>
+    /// <exception cref="EngineUnavailableException">No device or no weights, whichever image it is.</exception>
+    public IReadOnlyList<ImageJob> MakeAll(IReadOnlyList<PlannedImage> images, ICollection<RefusedInput> refused)
+    {
+        if (parameters.Kind != JobKind.Upscale)
+        {
+            _ = Resolved(parameters.Engine);
+            return new MadeWhenRead(images, image => TryMake(image, out ImageJob? job, out _) ? job : throw new InvalidOperationException($"{image.DisplayName} is no image of this job."));
+        }
+        var jobs = new List<ImageJob>(images.Count);
+        foreach (PlannedImage image in images)
+        {
+            if (TryMake(image, out ImageJob? job, out RefusedInput? reason))
+                jobs.Add(job);
+            else
+                refused.Add(reason);
+        }
+        return jobs;
+    }
+
     private (EngineSettings Engine, string DeviceClass, IReadOnlyDictionary<string, string> Weights) Resolved(EngineSettings wanted)
     {
         if (_resolved.TryGetValue(wanted, out var known))
@@ -81,5 +107,16 @@ public sealed class JobMaker(EngineFactory engines, JobParameters parameters, st
         // With other weights allowed, those that are here decide whether the joint part is a trained one.
         string joint = EngineFactory.JointOf(header) is var pinned && parameters.AllowOtherWeights && pinned is "trained" ? "auto" : pinned;
         return parameters.Engine with { Network = header.Network, Scorer = "none", Downscaler = header.Downscaler, Scales = header.Scales, Joint = joint };
+    }
+
+    private sealed class MadeWhenRead(IReadOnlyList<PlannedImage> images, Func<PlannedImage, ImageJob> make) : IReadOnlyList<ImageJob>
+    {
+        public int Count => images.Count;
+
+        public ImageJob this[int index] => make(images[index]);
+
+        public IEnumerator<ImageJob> GetEnumerator() => images.Select(make).GetEnumerator();
+
+        IEnumerator IEnumerable.GetEnumerator() => GetEnumerator();
     }
 }

@@ -103,10 +103,10 @@ public static class JobIdentity
     // Each part with its length, so that no two lists of parts run together into one text.
     private static string Digest(IEnumerable<string?> parts)
     {
-        var text = new StringBuilder();
+        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         foreach (string? part in parts)
-            text.Append(CultureInfo.InvariantCulture, $"{part?.Length ?? -1}:{part}\n");
-        return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text.ToString())))[..32];
+            hash.AppendData(Encoding.UTF8.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{part?.Length ?? -1}:{part}\n")));
+        return Convert.ToHexStringLower(hash.GetHashAndReset())[..32];
     }
 }
 

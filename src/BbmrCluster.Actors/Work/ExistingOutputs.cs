@@ -87,3 +87,23 @@ internal static class ExistingOutputs
 
     private static OutputReport? Reported(JobReport report, string file) => report.Outputs.FirstOrDefault(output => output.Name == Path.GetFileName(file));
 }
+
+/// <summary>Whether there is anything to do for an image, by its outputs alone.</summary>
+public static class FinishedImage
+{
+    /// <summary>
+    /// The stored report of an image whose outputs are complete; null when there is work to do or the image cannot be done,
+    /// which its ingest finds out.
+    /// </summary>
+    public static string? ReportOf(ImageJob job, CancellationToken cancellation)
+    {
+        try
+        {
+            return ExistingOutputs.Check(job, cancellation);
+        }
+        catch (Exception error) when (error is StageFailedException or IOException or UnauthorizedAccessException or OperationCanceledException)
+        {
+            return null;
+        }
+    }
+}

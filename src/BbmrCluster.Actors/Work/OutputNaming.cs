@@ -1,12 +1,27 @@
+using System.IO.Hashing;
+using System.Runtime.InteropServices;
 using System.Text;
 
 namespace BbmrCluster.Actors.Work;
 
 /// <summary>An input with the names of its outputs.</summary>
-/// <param name="Source">Absolute path.</param>
-/// <param name="DisplayName">As the user gave it; for a file of a folder, the folder as given and the way below it.</param>
-/// <param name="Outputs">Absolute paths.</param>
-public sealed record PlannedImage(string Source, string DisplayName, OutputPaths Outputs);
+public sealed class PlannedImage
+{
+    private readonly string _folder, _stem, _extension;
+    private readonly JobKind _kind;
+
+    internal PlannedImage(string source, string displayName, string folder, string stem, JobKind kind, string extension) =>
+        (Source, DisplayName, _folder, _stem, _kind, _extension) = (source, displayName, folder, stem, kind, extension);
+
+    /// <summary>Absolute path.</summary>
+    public string Source { get; }
+
+    /// <summary>As the user gave it; for a file of a folder, the folder as given and the way below it.</summary>
+    public string DisplayName { get; }
+
+    /// <summary>Absolute paths; made each time, since of very many images they would take more memory than all else.</summary>
+    public OutputPaths Outputs => OutputNaming.Outputs(Source, _folder, _stem, _kind, _extension);
+}
 
 /// <summary>An input that cannot be taken.</summary>
 /// <param name="DisplayName">As the user gave it.</param>
@@ -68,32 +83,44 @@ public static class OutputNaming
             else
                 refused.Add(new RefusedInput(input, "no such file or folder", "not_found"));
         }
+        // Lists are long: one text for all files of a folder.
+        var places = new Dictionary<string, string>(StringComparer.Ordinal);
         foreach (string input in listed?.Paths ?? [])
         {
             if (Directory.Exists(input))
+            {
                 walk.Folder(input, input, listed!.PlaceOf(input));
-            else
-                found.Add(new Input(input, input, listed!.PlaceOf(Path.GetDirectoryName(input) ?? "/")));
+                continue;
+            }
+            string folder = Path.GetDirectoryName(input) ?? "/";
+            if (!places.TryGetValue(folder, out string? place))
+                places.Add(folder, place = listed!.PlaceOf(folder));
+            found.Add(new Input(input, input, place));
         }
 
-        var images = new List<PlannedImage>();
-        var owner = new Dictionary<string, string>(StringComparer.Ordinal);
-        var sources = found.Select(input => input.Source).ToHashSet(StringComparer.Ordinal);
-        foreach (var (input, stem) in Stems(found.DistinctBy(input => input.Source, StringComparer.Ordinal).ToList()))
+        var sources = new HashSet<string>(found.Count, StringComparer.Ordinal);
+        found.RemoveAll(input => !sources.Add(input.Source));
+        var images = new List<PlannedImage>(found.Count);
+        // By hash: the names themselves would take several times the memory of all else.
+        var owner = new Dictionary<UInt128, string>(4 * found.Count);
+        var folders = new Dictionary<string, string>(StringComparer.Ordinal);
+        foreach (var (input, stem) in Stems(found))
         {
-            OutputPaths outputs = Outputs(input, Path.Combine(outputRoot, input.Folder), stem, kind, imageExtension);
-            string[] files = [.. FilesOf(outputs, kind)];
+            if (!folders.TryGetValue(input.Folder, out string? target))
+                folders.Add(input.Folder, target = Path.Combine(outputRoot, input.Folder));
+            var image = new PlannedImage(input.Source, input.DisplayName, target, stem, kind, imageExtension);
+            string[] files = [.. FilesOf(image.Outputs, kind)];
             if (files.FirstOrDefault(file => Encoding.UTF8.GetByteCount(Path.GetFileName(file)) > MaxNameBytes) is { } tooLong)
                 refused.Add(new RefusedInput(input.DisplayName, $"the name of its output {Path.GetFileName(tooLong)} would be longer than {MaxNameBytes} bytes", "name_too_long"));
-            else if (files.FirstOrDefault(owner.ContainsKey) is { } taken)
-                refused.Add(new RefusedInput(input.DisplayName, $"its output {taken} is that of {owner[taken]} too; give it another output directory", "conflict"));
+            else if (files.FirstOrDefault(file => owner.ContainsKey(Key(file))) is { } taken)
+                refused.Add(new RefusedInput(input.DisplayName, $"its output {taken} is that of {owner[Key(taken)]} too; give it another output directory", "conflict"));
             else if (files.FirstOrDefault(sources.Contains) is { } source)
                 refused.Add(new RefusedInput(input.DisplayName, $"its output {source} is an input; give it another output directory", "output_is_input"));
             else
             {
                 foreach (string file in files)
-                    owner.Add(file, input.DisplayName);
-                images.Add(new PlannedImage(input.Source, input.DisplayName, outputs));
+                    owner.Add(Key(file), input.DisplayName);
+                images.Add(image);
             }
         }
         return new OutputPlan(images, refused);
@@ -112,13 +139,13 @@ public static class OutputNaming
         yield return outputs.Report;
     }
 
-    private static OutputPaths Outputs(Input input, string folder, string stem, JobKind kind, string imageExtension)
+    internal static OutputPaths Outputs(string source, string folder, string stem, JobKind kind, string imageExtension)
     {
         string At(string suffix) => Path.Combine(folder, stem + suffix);
         return kind switch
         {
             // Named apart, so that a container can be upscaled beside the report of the run that made it.
-            JobKind.Upscale => new OutputPaths(input.Source, At($".{imageExtension}"), null, At(UpscaleReportSuffix)),
+            JobKind.Upscale => new OutputPaths(source, At($".{imageExtension}"), null, At(UpscaleReportSuffix)),
             JobKind.Downscale => new OutputPaths(At(ContainerExtension), null, At(PictureSuffix), At(ReportSuffix)),
             _ => new OutputPaths(At(ContainerExtension), At($".{imageExtension}"), At(PictureSuffix), At(ReportSuffix)),
         };
@@ -131,15 +158,25 @@ public static class OutputNaming
         var stems = inputs.Select(input => Path.GetFileNameWithoutExtension(input.Source) is { Length: > 0 } stem ? stem : Path.GetFileName(input.Source)).ToArray();
         while (true)
         {
+            var counts = new Dictionary<UInt128, int>(stems.Length);
+            for (int i = 0; i < stems.Length; i++)
+                CollectionsMarshal.GetValueRefOrAddDefault(counts, Key(inputs[i].Folder, stems[i]), out _)++;
             int[] crowded = [.. Enumerable.Range(0, stems.Length)
-                .GroupBy(i => Path.Combine(inputs[i].Folder, stems[i]), StringComparer.Ordinal)
-                .Where(group => group.Count() > 1).SelectMany(group => group)
-                .Where(i => stems[i] != Path.GetFileName(inputs[i].Source))];
+                .Where(i => counts[Key(inputs[i].Folder, stems[i])] > 1 && stems[i] != Path.GetFileName(inputs[i].Source))];
             if (crowded.Length == 0)
                 return inputs.Zip(stems);
             foreach (int i in crowded)
                 stems[i] = Path.GetFileName(inputs[i].Source);
         }
+    }
+
+    private static UInt128 Key(string folder, string? name = null)
+    {
+        var hash = new XxHash128();
+        hash.Append(MemoryMarshal.AsBytes(folder.AsSpan()));
+        if (name is not null)
+            hash.Append(MemoryMarshal.AsBytes(("/" + name).AsSpan()));
+        return hash.GetCurrentHashAsUInt128();
     }
 
     private sealed record Input(string Source, string DisplayName, string Folder);

@@ -97,11 +97,14 @@ internal static class ApiEndpoints
         if (request.Priority is < 0 or > 9 || request.Attempts is < 1 or > 100)
             return Problem(422, "Job refused", "The priority is 0 to 9 and the attempts are 1 to 100.");
         string? usual = await ClusterEndpoints.UsualDeviceClassAsync(client, stop);
-        // Reads folders and weights: not on a thread that answers others.
-        (IReadOnlyList<ImageJob> images, IReadOnlyList<RefusedInput> refused) = await Task.Run(() => planner.Plan(request, usual), stop);
         ArchiveId? id = key is null ? null : new ArchiveId("k" + Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(key)))[..31]);
-        string name = request.Name.Length > 0 ? request.Name : Path.GetFileName((request.Inputs.Count > 0 ? request.Inputs[0] : request.Manifest!).TrimEnd('/'));
-        var spec = new ArchiveSpec(images, new WorkPolicy(new Priority(request.Priority), request.Attempts, rule), name, id);
+        // Reads folders and weights: not on a thread that answers others.
+        (ArchiveSpec spec, IReadOnlyList<RefusedInput> refused) = await Task.Run(() =>
+        {
+            (IReadOnlyList<ImageJob> images, IReadOnlyList<RefusedInput> notTaken) = planner.Plan(request, usual);
+            string name = request.Name.Length > 0 ? request.Name : Path.GetFileName((request.Inputs.Count > 0 ? request.Inputs[0] : request.Manifest!).TrimEnd('/'));
+            return (new ArchiveSpec(images, new WorkPolicy(new Priority(request.Priority), request.Attempts, rule), name, id), notTaken);
+        }, stop);
         RefusedInputModel[] notTaken = [.. refused.Take(MostRefused).Select(one => new RefusedInputModel(one.DisplayName, one.Code, one.Reason))];
         try
         {

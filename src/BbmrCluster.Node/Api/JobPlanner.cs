@@ -48,17 +48,16 @@ internal sealed class JobPlanner(NodeOptions options, EngineFactory engines)
         var wanted = new EngineSettings(request.Network, request.Scorer, request.Downscaler, scales, request.Precision, "auto", 0, 0, request.Joint);
         var maker = new JobMaker(engines, new JobParameters(kind, wanted, allocator, rate, new ImageLimits(request.MaxPixels, request.MaxSide), request.Measure, request.Force, request.AllowOtherWeights),
             request.DeviceClass ?? usualClass);
-        var jobs = new List<ImageJob>(plan.Images.Count);
+        var images = new List<PlannedImage>(plan.Images.Count);
         foreach (PlannedImage image in plan.Images)
         {
             // Links below a folder may lead anywhere.
             if (!allowed.Contain(image.Source))
                 refused.Add(new RefusedInput(image.DisplayName, allowed.Refusal, "not_allowed"));
-            else if (maker.TryMake(image, out ImageJob? job, out RefusedInput? reason))
-                jobs.Add(job);
             else
-                refused.Add(reason);
+                images.Add(image);
         }
+        IReadOnlyList<ImageJob> jobs = maker.MakeAll(images, refused);
         if (jobs.Count == 0)
             throw new RequestRefusedException($"None of the inputs can be taken: {string.Join("; ", refused.Take(5).Select(one => $"{one.DisplayName}: {one.Reason}"))}.");
         MakeFolder(output);
