@@ -8,7 +8,7 @@ namespace BbmrCluster.Actors.Journal;
 /// </summary>
 /// <remarks>
 /// A deletion has no hurry and goes with the next write, or half a second later. The highest row of what is deleted stays,
-/// emptied, so that numbers are not given twice as long as anyone may remember them (an hour).
+/// emptied, so that numbers are not given twice: of images as long as anyone may remember them (an hour).
 /// </remarks>
 internal sealed class SqliteJournalFile : IDisposable
 {
@@ -52,7 +52,7 @@ internal sealed class SqliteJournalFile : IDisposable
             "$created", "$id", "$number");
         _delete = Command(_writing, "DELETE FROM journal WHERE persistence_id = $id AND sequence_number < (SELECT max(sequence_number) FROM journal WHERE persistence_id = $id AND sequence_number <= $number)",
             "$id", "$number");
-        _purge = Command(_writing, "DELETE FROM journal WHERE deleted = 1 AND created < $created", "$created");
+        _purge = Command(_writing, "DELETE FROM journal WHERE deleted = 1 AND created < $created AND persistence_id LIKE 'image-%'", "$created");
         _highest = Command(_reading, "SELECT coalesce(max(sequence_number), 0) FROM journal WHERE persistence_id = $id", "$id");
         _read = Command(_reading, "SELECT sequence_number, identifier, manifest, message, writer_uuid, created FROM journal WHERE persistence_id = $id AND sequence_number >= $from AND sequence_number <= $to AND deleted = 0 ORDER BY sequence_number LIMIT $max",
             "$id", "$from", "$to", "$max");

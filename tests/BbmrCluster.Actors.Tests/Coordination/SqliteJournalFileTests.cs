@@ -36,18 +36,18 @@ public sealed class SqliteJournalFileTests : IDisposable
     {
         using (var file = new SqliteJournalFile(_connection))
         {
-            await file.WriteAsync([Entry("a", 1), Entry("a", 2), Entry("a", 3), Entry("b", 1)]);
-            await file.DeleteAsync("a", 3);
-            Assert.Empty(file.Read("a", 1, long.MaxValue, long.MaxValue));
+            await file.WriteAsync([Entry("image-a", 1), Entry("image-a", 2), Entry("image-a", 3), Entry("b", 1)]);
+            await file.DeleteAsync("image-a", 3);
+            Assert.Empty(file.Read("image-a", 1, long.MaxValue, long.MaxValue));
             Assert.Single(file.Read("b", 1, long.MaxValue, long.MaxValue));
         }
-        Assert.Equal(1, _folder.Count("SELECT count(*) FROM journal WHERE persistence_id = 'a' AND length(message) = 0"));
+        Assert.Equal(1, _folder.Count("SELECT count(*) FROM journal WHERE persistence_id = 'image-a' AND length(message) = 0"));
         using (var file = new SqliteJournalFile(_connection))
         {
-            Assert.Equal(3, file.HighestSequenceNr("a"));
-            await file.WriteAsync([Entry("a", 4)]);
-            await file.DeleteAsync("a", 3);
-            Assert.Equal([4L], file.Read("a", 1, long.MaxValue, long.MaxValue).Select(entry => entry.SequenceNr));
+            Assert.Equal(3, file.HighestSequenceNr("image-a"));
+            await file.WriteAsync([Entry("image-a", 4)]);
+            await file.DeleteAsync("image-a", 3);
+            Assert.Equal([4L], file.Read("image-a", 1, long.MaxValue, long.MaxValue).Select(entry => entry.SequenceNr));
         }
         // Nobody remembers it after an hour.
         _folder.Execute("UPDATE journal SET created = 0");
