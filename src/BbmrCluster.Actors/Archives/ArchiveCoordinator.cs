@@ -456,9 +456,10 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
         _toldIndex = Now;
         var counts = Counts;
         double progress = Progress();
+        string? waiting = _said.Values.Select(page => page.Waiting).FirstOrDefault(reason => reason is not null);
         _index.Tell(new IndexMessages.ArchiveTold(new ArchiveOverview(_id, State.Name, State.Policy.Priority, State.Phase, State.Images, counts.Done, counts.Skipped, counts.Failed,
             _said.Values.Sum(page => page.Open), progress, State.SubmittedAt, State.EndedAt,
-            State.Phase == ArchivePhase.Running ? _rate.Remaining(progress) : null, _said.Values.Select(page => page.Waiting).FirstOrDefault(reason => reason is not null))));
+            State.Phase == ArchivePhase.Running && waiting is null ? _rate.Remaining(progress) : null, waiting)));
     }
 
     private void Tell(JobNotification notification)

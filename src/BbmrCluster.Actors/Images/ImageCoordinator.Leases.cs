@@ -57,9 +57,12 @@ internal sealed partial class ImageCoordinator
         if (_unserved || !Working || _book.InFlight.Count > 0)
             return;
         _unserved = true;
-        Notify(new JobNotification.ImagePaused(_id, notice.ByClass
-            ? $"no worker has devices of the class {State.Job!.DeviceClass}"
-            : $"no worker has the weights that the job names ({string.Join(", ", State.Job!.WeightHashes.Keys.Order(StringComparer.Ordinal))}); give all nodes the same models"));
+        Notify(new JobNotification.ImagePaused(_id, notice.Lacks switch
+        {
+            Lack.Worker => "no worker is there, or all are drained",
+            Lack.DeviceClass => $"no worker has devices of the class {State.Job!.DeviceClass}",
+            _ => $"no worker has the weights that the job names ({string.Join(", ", State.Job!.WeightHashes.Keys.Order(StringComparer.Ordinal))}); give all nodes the same models",
+        }));
     }
 
     private Piece? Next()

@@ -61,7 +61,7 @@ internal static class FromWire
         "bu" => new BrokerCommands.UndrainWorker(new(m.Worker)),
         "bl" => new BrokerCommands.ListWorkers(m.Number),
         "bv" => new BrokerCommands.Workers([.. m.Workers.Select(Worker)]),
-        "bn" => new BrokerNotices.NobodyServes(new(m.Image), m.Flag),
+        "bn" => new BrokerNotices.NobodyServes(new(m.Image), (Lack)m.Number),
         "ba" => new BrokerNotices.Assignment(
             [.. m.Shares.Select(share => new ArchiveShare(new(share.Archive), share.Weight, [.. share.Images.Select(image => new ImageId(image))]))], m.Flag, m.Number != 0),
         _ => throw new ArgumentException($"'{manifest}' is not a manifest of this version.", nameof(manifest)),

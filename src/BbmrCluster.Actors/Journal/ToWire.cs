@@ -70,7 +70,7 @@ internal static class ToWire
         BrokerCommands.UndrainWorker m => new() { Worker = m.Worker.Value },
         BrokerCommands.ListWorkers m => new() { Number = m.From },
         BrokerCommands.Workers m => new() { Workers = { m.Items.Select(Worker) } },
-        BrokerNotices.NobodyServes m => new() { Image = m.ImageId.Value, Flag = m.ByClass },
+        BrokerNotices.NobodyServes m => new() { Image = m.ImageId.Value, Number = (int)m.Lacks },
         BrokerNotices.Assignment m => new()
         {
             Shares = { m.Shares.Select(share => new W.Share { Archive = share.Archive.Value, Weight = share.Weight, Images = { share.Images.Select(image => image.Value) } }) },

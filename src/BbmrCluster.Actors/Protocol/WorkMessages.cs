@@ -40,13 +40,26 @@ internal static class BrokerCommands
     public sealed record Workers(IReadOnlyList<WorkerOverview> Items) : IWireMessage;
 }
 
+/// <summary>Why no worker can serve an image.</summary>
+internal enum Lack
+{
+    /// <summary>There is none, or all are drained.</summary>
+    Worker,
+
+    /// <summary>None has devices of its class.</summary>
+    DeviceClass,
+
+    /// <summary>None of those that have has its weights.</summary>
+    Weights,
+}
+
 /// <summary>What the broker tells workers and images.</summary>
 internal static class BrokerNotices
 {
-    /// <summary>There are workers, but none that can serve the image.</summary>
+    /// <summary>There is no worker that can serve the image.</summary>
     /// <param name="ImageId">The image.</param>
-    /// <param name="ByClass">None has devices of its class; else those that have lack its weights.</param>
-    public sealed record NobodyServes(ImageId ImageId, bool ByClass) : IWireMessage;
+    /// <param name="Lacks">What there is none with.</param>
+    public sealed record NobodyServes(ImageId ImageId, Lack Lacks) : IWireMessage;
 
     /// <summary>Whom to serve, absolute: archives with the part of the worker each may have, their images with the most important first.</summary>
     /// <param name="Shares">The archives.</param>

@@ -145,8 +145,11 @@ internal sealed class WorkBroker : ReceiveActor, IWithTimers
     // Else nobody would say why nothing happens.
     private void TellIfUnserved(WaitingImage image)
     {
-        if (Now >= _heardAll && _workers.Count > 0 && !_workers.Values.Any(worker => worker.Here.Serves(image)))
-            Sender.Tell(new BrokerNotices.NobodyServes(image.Id, !_workers.Values.Any(worker => worker.Here.HasClass(image.DeviceClass))));
+        if (Now < _heardAll)
+            return;
+        var active = _workers.Values.Where(worker => !worker.Draining).Select(worker => worker.Here).ToList();
+        if (!active.Exists(worker => worker.Serves(image)))
+            Sender.Tell(new BrokerNotices.NobodyServes(image.Id, active.Count == 0 ? Lack.Worker : active.Exists(worker => worker.HasClass(image.DeviceClass)) ? Lack.Weights : Lack.DeviceClass));
     }
 
     // Whoever has not repeated itself for long is gone without having said so.

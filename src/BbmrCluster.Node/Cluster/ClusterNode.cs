@@ -72,6 +72,7 @@ public sealed class ClusterNode : IAsyncDisposable
     /// <exception cref="EngineUnavailableException">A worker without device or weights.</exception>
     public static async Task<ClusterNode> StartAsync(NodeOptions options, Action<string> log, bool details = false, CancellationToken cancellation = default)
     {
+        CheckPort(options.Bind);
         WorkDirectory work = WorkDirectory.Open(options.Work);
         IHost? host = null;
         try
@@ -100,12 +101,13 @@ public sealed class ClusterNode : IAsyncDisposable
         }
         catch (Exception error)
         {
-            bool untrusted = host?.Services.GetService<ActorSystem>() is { } system && IsUntrusted(system);
+            // Of a port in use the actor system knows nothing: it did not start, and asking for it would start another.
+            bool busy = PortInUse(error), untrusted = !busy && host?.Services.GetService<ActorSystem>() is { } system && IsUntrusted(system);
             host?.Dispose();
             work.Dispose();
             if (untrusted)
                 throw Untrusted();
-            if (PortInUse(error) && error is not NodeConfigurationException)
+            if (busy)
                 throw new NodeConfigurationException([string.Create(CultureInfo.InvariantCulture, $"The port of {options.Bind}{(options.Http is null ? "" : $" or of {options.Http}")} cannot be used: {Innermost(error).Message}.")]);
             throw;
         }
@@ -248,7 +250,25 @@ public sealed class ClusterNode : IAsyncDisposable
     private static NodeConfigurationException Untrusted() =>
         new(["A node to join does not accept this node's certificate, or this node not that one's: all certificates must be signed by an authority in tls_authority."]);
 
-    private static bool PortInUse(Exception error) => Innermost(error) is SocketException { SocketErrorCode: SocketError.AddressAlreadyInUse or SocketError.AccessDenied or SocketError.AddressNotAvailable };
+    // The transport would say it in eighty lines.
+    private static void CheckPort(HostPort bind)
+    {
+        if (bind.Port == 0)
+            return;
+        try
+        {
+            IPAddress address = bind.IsAny ? IPAddress.Any : IPAddress.TryParse(bind.Host, out IPAddress? given) ? given : Dns.GetHostAddresses(bind.Host)[0];
+            using var listener = new TcpListener(address, bind.Port);
+            listener.Start();
+        }
+        catch (SocketException error)
+        {
+            throw new NodeConfigurationException([$"The port of {bind} cannot be used: {error.Message}."]);
+        }
+    }
+
+    // A database that is away may say so by the same errors.
+    private static bool PortInUse(Exception error) => error is not (NodeConfigurationException or WorkDirectoryException) && Innermost(error) is SocketException { SocketErrorCode: SocketError.AddressAlreadyInUse or SocketError.AccessDenied or SocketError.AddressNotAvailable };
 
     private static Exception Innermost(Exception error) => error.InnerException is { } inner ? Innermost(inner) : error;
 

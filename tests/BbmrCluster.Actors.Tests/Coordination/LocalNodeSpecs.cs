@@ -360,6 +360,24 @@ public sealed class LocalNodeSpecs : IDisposable
     }
 
     [Fact]
+    public async Task A_job_without_workers_says_so_until_one_is_there()
+    {
+        var job = FakeWorld.Job("a", 200, 200);
+        await using var node = await TestNode.StartAsync(_world, _folder, devices: 0);
+        await using var run = await node.Client.SubmitAsync(new ArchiveSpec([job]));
+        var all = new List<JobNotification>();
+        await foreach (var one in run.Notifications)
+        {
+            all.Add(one);
+            if (one is JobNotification.ImagePaused)
+                node.System.ActorOf(Workers.WorkerManager.Props(new WorkerId("late"), node.Broker, node.Images, [new DeviceSlot("a", _world.Runner)], TestNode.Fast));
+        }
+        Assert.Equal("no worker is there, or all are drained", Assert.Single(all.OfType<JobNotification.ImagePaused>()).Reason);
+        Assert.Single(all.OfType<JobNotification.ImageResumed>());
+        Assert.IsType<ImageOutcome.Done>(all.Outcome(job.Id));
+    }
+
+    [Fact]
     public async Task A_silent_lease_is_granted_again_after_its_deadline()
     {
         var job = FakeWorld.Job("a", 60 * 128, 128);

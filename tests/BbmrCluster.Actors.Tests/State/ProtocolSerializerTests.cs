@@ -212,7 +212,7 @@ public sealed class ProtocolSerializerTests : IDisposable
         yield return new BrokerCommands.DrainWorker(new WorkerId("w"));
         yield return new BrokerNotices.Assignment([new ArchiveShare(Archive, 0.5, [Image])], true);
         yield return new BrokerNotices.Assignment([], false, Partial: true);
-        yield return new BrokerNotices.NobodyServes(Image, true);
+        yield return new BrokerNotices.NobodyServes(Image, Lack.Weights);
     }
 
     // Equality of records stops at their lists, so values are compared part by part.
