@@ -59,6 +59,29 @@ public static class PostgresJournal
         await ExecuteAsync(opened, "SELECT 1", cancellation);
     }
 
+    /// <summary>
+    /// Images that have entries, with the time of the latest: at most 1,000, the oldest first. For the janitor: what a process
+    /// that died did not delete. Deletes the last entries of images that were deleted an hour ago, which keep their numbers.
+    /// </summary>
+    /// <param name="connection">Connection string.</param>
+    /// <exception cref="NpgsqlException">The database does not answer.</exception>
+    public static IReadOnlyList<StoredImage> Images(string connection)
+    {
+        using var opened = new NpgsqlConnection(connection);
+        opened.Open();
+        using (var purge = new NpgsqlCommand("DELETE FROM journal WHERE deleted AND persistence_id LIKE 'image-%' AND created < $1", opened))
+        {
+            purge.Parameters.Add(new NpgsqlParameter { Value = DateTime.UtcNow.AddHours(-1).Ticks });
+            purge.ExecuteNonQuery();
+        }
+        using var command = new NpgsqlCommand("SELECT persistence_id, max(created) FROM journal WHERE persistence_id LIKE 'image-%' AND NOT deleted GROUP BY persistence_id ORDER BY 2 LIMIT 1000", opened);
+        using var row = command.ExecuteReader();
+        var images = new List<StoredImage>();
+        while (row.Read())
+            images.Add(SqliteJournal.Image(row.GetString(0), row.GetInt64(1)));
+        return images;
+    }
+
     internal static Config Configuration(string connection, bool createSchema)
     {
         string initialize = createSchema ? "on" : "off";

@@ -31,6 +31,25 @@ public static class SqliteJournal
         return connection;
     }
 
+    /// <summary>Images that have entries, with the time of the latest: at most 1,000, the oldest first. For the janitor: what a process that died did not delete.</summary>
+    /// <param name="path">The file, which a node has open.</param>
+    /// <exception cref="SqliteException">It cannot be read.</exception>
+    public static IReadOnlyList<StoredImage> Images(string path)
+    {
+        using var opened = new SqliteConnection(Connection(path));
+        opened.Open();
+        using var command = opened.CreateCommand();
+        command.CommandText = "SELECT persistence_id, max(created) FROM journal WHERE persistence_id >= 'image-' AND persistence_id < 'image.' AND deleted = 0 GROUP BY persistence_id ORDER BY 2 LIMIT 1000";
+        using var row = command.ExecuteReader();
+        var images = new List<StoredImage>();
+        while (row.Read())
+            images.Add(Image(row.GetString(0), row.GetInt64(1)));
+        return images;
+    }
+
+    internal static StoredImage Image(string persistenceId, long ticks) =>
+        new(new ImageId(persistenceId["image-".Length..]), new DateTimeOffset(ticks, TimeSpan.Zero));
+
     internal static bool IsDamage(SqliteException error)
     {
         const int corrupt = 11, notDatabase = 26;

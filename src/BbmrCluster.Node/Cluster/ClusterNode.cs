@@ -180,7 +180,11 @@ public sealed class ClusterNode : IAsyncDisposable
         {
             OpenImages = options.OpenImages,
             DeleteBlobs = blobs.DeleteImage,
-            StoredImages = options.Janitor > TimeSpan.Zero ? blobs.Images : null,
+            // What a process that died did not delete lies in the store, in the journal, or in both.
+            StoredImages = options.Janitor > TimeSpan.Zero
+                ? () => [.. blobs.Images().Concat(!options.IsCoordinator ? [] : options.Postgres is { } server ? PostgresJournal.Images(server) : SqliteJournal.Images(work.Journal))
+                    .GroupBy(one => one.Image).Select(same => same.MaxBy(one => one.Written)!)]
+                : null,
             JanitorInterval = options.Janitor > TimeSpan.Zero ? options.Janitor : TimeSpan.FromMinutes(10),
             WriteBlob = (image, label, content) => blobs.Write(image, label, 1, content),
             DrainTime = options.Drain,

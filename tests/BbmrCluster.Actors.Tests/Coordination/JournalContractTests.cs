@@ -45,6 +45,21 @@ public sealed class JournalContractTests
     [PostgresFact]
     public Task PostgreSQL_keeps_writers_apart() => OnPostgres(KeepsApartAsync);
 
+    [PostgresFact]
+    public Task PostgreSQL_knows_the_images_that_have_entries_and_gives_up_their_numbers_after_an_hour() => OnPostgres(async (journal, connection) =>
+    {
+        await journal.WriteAsync("image-a", 1, 2);
+        await journal.WriteAsync("image-b", 1);
+        await journal.DeleteAsync("image-a", 2);
+        Assert.Equal("b", Assert.Single(PostgresJournal.Images(connection)).Image.Value);
+        Assert.Equal(("", 2), await journal.ReplayAsync("image-a", 1, long.MaxValue, long.MaxValue));
+        await using (var source = NpgsqlDataSource.Create(connection))
+        await using (var age = source.CreateCommand("UPDATE journal SET created = 0"))
+            await age.ExecuteNonQueryAsync();
+        Assert.Single(PostgresJournal.Images(connection));
+        Assert.Equal(("", 0), await journal.ReplayAsync("image-a", 1, long.MaxValue, long.MaxValue));
+    });
+
     private static async Task ReplaysAsync(Journal journal)
     {
         await journal.WriteAsync("a", 1, 2, 3, 4, 5);
@@ -105,14 +120,16 @@ public sealed class JournalContractTests
         await RunAsync(builder => builder.WithSqliteJournal(folder.Journal), test);
     }
 
-    private static async Task OnPostgres(Func<Journal, Task> test)
+    private static Task OnPostgres(Func<Journal, Task> test) => OnPostgres((journal, _) => test(journal));
+
+    private static async Task OnPostgres(Func<Journal, string, Task> test)
     {
         string name = "bbmr_contract_" + Guid.NewGuid().ToString("n")[..8], connection = new NpgsqlConnectionStringBuilder(Postgres.Server) { Database = name }.ToString();
         await using var server = NpgsqlDataSource.Create(Postgres.Server!);
         await using (var create = server.CreateCommand($"CREATE DATABASE {name}"))
             await create.ExecuteNonQueryAsync();
         await PostgresJournal.CreateSchemaAsync(connection, create: true, CancellationToken.None);
-        await RunAsync(builder => builder.WithPostgresJournal(connection), test);
+        await RunAsync(builder => builder.WithPostgresJournal(connection), journal => test(journal, connection));
         NpgsqlConnection.ClearAllPools();
         await using var drop = server.CreateCommand($"DROP DATABASE {name} WITH (FORCE)");
         await drop.ExecuteNonQueryAsync();

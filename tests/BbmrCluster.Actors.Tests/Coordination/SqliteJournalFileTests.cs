@@ -82,6 +82,17 @@ public sealed class SqliteJournalFileTests : IDisposable
         Assert.Equal(0, _folder.Count("SELECT count(*) FROM journal WHERE persistence_id = 'c'"));
     }
 
+    [Fact]
+    public async Task Images_that_have_entries_are_known_to_the_janitor()
+    {
+        using var file = new SqliteJournalFile(_connection);
+        await file.WriteAsync([Entry("image-a", 1), Entry("image-b", 1), Entry("archive-c", 1), Entry("images", 1)]);
+        await file.DeleteAsync("image-a", 1);
+        var image = Assert.Single(SqliteJournal.Images(_folder.Journal));
+        Assert.Equal("b", image.Image.Value);
+        Assert.InRange(image.Written, DateTimeOffset.UtcNow.AddHours(-1), DateTimeOffset.UtcNow);
+    }
+
     private static JournalEntry Entry(string id, long number) => new(id, number, 4107, "ie", [1, 2, 3], "w", 0);
 
     // Another writer holds the file.
