@@ -193,7 +193,7 @@ scale() {
 
 status() {
   local name all=0
-  for name in $(printf 'coordinator-%d\n' $(seq "$coordinators")) api $(printf 'worker-%d\n' $(seq "$workers")); do
+  for name in $(seq -f 'coordinator-%.0f' "$coordinators") api $(seq -f 'worker-%.0f' "$workers"); do
     if runs "$name"; then
       echo "$name running, process $(cat "$folder/$name.node.pid" 2>/dev/null || echo none), restarts $(cat "$folder/$name.restarts" 2>/dev/null || echo 0)"
     else

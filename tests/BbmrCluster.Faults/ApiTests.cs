@@ -59,15 +59,15 @@ public sealed class ApiTests : IAsyncLifetime, IDisposable
             if (shown is not null)
                 request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", shown);
             using HttpResponseMessage refused = await stranger.SendAsync(request);
-            await AssertProblemAsync(refused, HttpStatusCode.Unauthorized, "token of this cluster");
+            await AssertProblemAsync(refused, HttpStatusCode.Unauthorized, shown is null ? "token of this cluster" : "is not this cluster's");
             Assert.Equal("Bearer", Assert.Single(refused.Headers.WwwAuthenticate).Scheme);
             Assert.Equal(HttpStatusCode.OK, (await stranger.GetAsync("/healthz/live")).StatusCode);
         }
 
         string data = _scratch["data"], output = _scratch["data", "out"];
         await RefusedAsync("{", HttpStatusCode.BadRequest, "");
-        await RefusedAsync(Body(new { inputs = new[] { data }, output, colour = "red" }), HttpStatusCode.BadRequest, "colour");
-        await RefusedAsync(Body(new { inputs = new[] { data } }), HttpStatusCode.BadRequest, "output");
+        await RefusedAsync(Body(new { inputs = new[] { data }, output, colour = "red" }), HttpStatusCode.BadRequest, "There is no property 'colour'.");
+        await RefusedAsync(Body(new { inputs = new[] { data } }), HttpStatusCode.BadRequest, "What is missing: 'output'");
         await RefusedAsync(Body(new { output }), HttpStatusCode.UnprocessableEntity, "needs inputs or a manifest");
         await RefusedAsync(Body(new { inputs = new[] { "in" }, output }), HttpStatusCode.UnprocessableEntity, "not an absolute path");
         await RefusedAsync(Body(new { inputs = new[] { _scratch["data", "nowhere"] }, output }), HttpStatusCode.UnprocessableEntity, "no such file or folder");
@@ -84,6 +84,8 @@ public sealed class ApiTests : IAsyncLifetime, IDisposable
         using (HttpResponseMessage nowhere = await _http.GetAsync("/v1/nowhere"))
             Assert.Equal((HttpStatusCode.NotFound, "application/problem+json"), (nowhere.StatusCode, nowhere.Content.Headers.ContentType?.MediaType));
         using (HttpResponseMessage state = await _http.GetAsync("/v1/jobs/x/images?state=lost"))
+            await AssertProblemAsync(state, HttpStatusCode.BadRequest, "no state 'lost'");
+        using (HttpResponseMessage state = await _http.GetAsync("/v1/jobs?state=lost"))
             await AssertProblemAsync(state, HttpStatusCode.BadRequest, "no state 'lost'");
         using (HttpResponseMessage unknown = await _http.PostAsync("/v1/jobs/nothing/pause", null))
             await AssertProblemAsync(unknown, HttpStatusCode.NotFound, "no job 'nothing'");
@@ -114,7 +116,7 @@ public sealed class ApiTests : IAsyncLifetime, IDisposable
         // No worker is here: it waits until it is cancelled. A job that was cancelled stays so under its key.
         Assert.Equal("running", (await GetAsync($"/v1/jobs/{job}")).GetProperty("state").GetString());
         using (HttpResponseMessage cancelled = await _http.PostAsync($"/v1/jobs/{job}/cancel", null))
-            Assert.Equal(HttpStatusCode.OK, cancelled.StatusCode);
+            Assert.Contains("\"state\":\"cancelled\"", await cancelled.EnsureSuccessStatusCode().Content.ReadAsStringAsync(), StringComparison.Ordinal);
         using (HttpResponseMessage resumed = await _http.PostAsync($"/v1/jobs/{job}/resume", null))
             await AssertProblemAsync(resumed, HttpStatusCode.Conflict, "cancelled");
         Assert.Equal("cancelled", (await SubmitAsync(body, "the-key", HttpStatusCode.Accepted)).GetProperty("state").GetString());

@@ -212,7 +212,7 @@ public sealed class BbmrClient
     {
         var archives = await _registry.GetAsync<ArchiveCoordinatorKey>(cancellation);
         var answer = await archives.Ask<ArchiveReplies.ControlAnswered>(new ArchiveCommands.ControlArchive(id, control), Patience, cancellation);
-        return answer.Refusal is { } reason ? throw new ArchiveRefusedException($"the archive {id} cannot be changed: {reason}") : answer.Known;
+        return answer.Refusal is { } reason ? throw new ArchiveRefusedException($"the job {id} cannot be changed: {reason}") : answer.Known;
     }
 }
 

@@ -66,7 +66,7 @@ internal static class IngestStage
         ImageJob job = context.Job;
         var source = new FileInfo(job.Source);
         if (!source.Exists)
-            throw Permanent(job, "the file is not there", "not_found");
+            throw Permanent(job, job.Source.Contains('\uFFFD', StringComparison.Ordinal) ? "the file cannot be opened: its name is not UTF-8" : "the file is not there", "not_found");
         if (ExistingOutputs.Check(job, context.Cancellation) is { } done)
         {
             context.Report(new AlreadyDone(done));

@@ -37,6 +37,8 @@ internal static class ClusterCommands
             string? list = parsed.GetValue(manifest);
             if (given.Length == 0 && list is null)
                 throw new UserErrorException("Name inputs or a --manifest.", ExitCodes.Usage);
+            if (parsed.GetValue(key) is { } once && (once.Length is 0 or > 255 || once.Any(c => c is < ' ' or > '~')))
+                throw new UserErrorException($"--key '{once}': a key has 1 to 255 ASCII characters.", ExitCodes.Usage);
             EngineSettings engine = values.Engine;
             var body = new
             {
@@ -98,7 +100,7 @@ internal static class ClusterCommands
                 await foreach (JsonElement image in client.ListAsync(wanted is "all" ? $"v1/jobs/{id}/images" : $"v1/jobs/{id}/images?state={wanted}", CancellationToken.None))
                 {
                     services.Terminal.Json(image);
-                    services.Terminal.Result($"  {Text(image, "input")}: {Text(image, "state")}{(Text(image, "error") is { Length: > 0 } error ? $": {error}" : "")}");
+                    services.Terminal.Result("  " + Ended(Text(image, "input"), image));
                 }
             }
             return ExitCodes.Done;
@@ -214,7 +216,7 @@ internal static class ClusterCommands
                         terminal.Message($"{name}: waits: {Text(one, "error")}");
                         break;
                     case "image_finished":
-                        terminal.Result($"{name}: {Text(one, "state")}{(Text(one, "error") is { Length: > 0 } error ? $": {error}" : "")}");
+                        terminal.Result(name == image ? Ended("", one) : Ended(name, one));
                         break;
                     case "job_finished":
                         return Ended(one, terminal, notTaken);
@@ -227,6 +229,16 @@ internal static class ClusterCommands
             return code;
         }
         throw new UserErrorException($"The server ended the connection; the job goes on ('bbmr watch {job}' shows it again).");
+    }
+
+    // How an image ended. Most errors begin with its name.
+    private static string Ended(string name, JsonElement image)
+    {
+        string state = Text(image, "state"), error = Text(image, "error");
+        if (error.Length == 0)
+            return $"{(name.Length > 0 ? name : Text(image, "image"))}: {state}";
+        string told = name + ": ";
+        return name.Length == 0 ? $"{state}: {error}" : $"{told}{state}: {(error.StartsWith(told, StringComparison.Ordinal) ? error[told.Length..] : error)}";
     }
 
     private static int Ended(JsonElement end, Terminal terminal, int notTaken)

@@ -75,13 +75,13 @@ internal static class ApiEndpoints
         jobs.MapGet("/{id}", StatusAsync).WithName("status").ProducesProblem(404).WithSummary("How a job stands: progress and time left.");
         jobs.MapGet("/{id}/images", ImagesAsync).WithName("images").ProducesProblem(404).WithSummary("Images of a job, all or those in one state.");
         jobs.MapGet("/{id}/events", EventsAsync).WithName("events").Produces(200, contentType: "text/event-stream").ProducesProblem(404).WithSummary("What happens to a job from now on, as server-sent events; ends with job_finished. With Last-Event-ID it goes on after that event where this node still has those since.");
-        jobs.MapPost("/{id}/pause", (string id, BbmrClient client, CancellationToken stop) => SteerAsync(id, client, client.PauseAsync, stop)).WithName("pause").ProducesProblem(404).ProducesProblem(409)
+        jobs.MapPost("/{id}/pause", (string id, BbmrClient client, CancellationToken stop) => SteerAsync(id, client, client.PauseAsync, phase => phase is ArchivePhase.Paused, stop)).WithName("pause").ProducesProblem(404).ProducesProblem(409)
             .WithSummary("Takes leases back and grants none until the job is resumed.");
-        jobs.MapPost("/{id}/resume", (string id, BbmrClient client, CancellationToken stop) => SteerAsync(id, client, client.ResumeAsync, stop)).WithName("resume").ProducesProblem(404).ProducesProblem(409)
+        jobs.MapPost("/{id}/resume", (string id, BbmrClient client, CancellationToken stop) => SteerAsync(id, client, client.ResumeAsync, phase => phase is not ArchivePhase.Paused, stop)).WithName("resume").ProducesProblem(404).ProducesProblem(409)
             .WithSummary("Ends a pause.");
-        jobs.MapPost("/{id}/cancel", (string id, BbmrClient client, CancellationToken stop) => SteerAsync(id, client, client.CancelAsync, stop)).WithName("cancel").ProducesProblem(404).ProducesProblem(409)
+        jobs.MapPost("/{id}/cancel", (string id, BbmrClient client, CancellationToken stop) => SteerAsync(id, client, client.CancelAsync, phase => phase is ArchivePhase.Cancelled, stop)).WithName("cancel").ProducesProblem(404).ProducesProblem(409)
             .WithSummary("Gives up the images that are not done; finished ones stay.");
-        jobs.MapPost("/{id}/retry", (string id, BbmrClient client, CancellationToken stop) => SteerAsync(id, client, client.RetryAsync, stop)).WithName("retry").ProducesProblem(404).ProducesProblem(409)
+        jobs.MapPost("/{id}/retry", (string id, BbmrClient client, CancellationToken stop) => SteerAsync(id, client, client.RetryAsync, phase => phase is not ArchivePhase.Cancelled, stop)).WithName("retry").ProducesProblem(404).ProducesProblem(409)
             .WithSummary("Tries failed images again; a cancelled job goes on.");
         ClusterEndpoints.Map(v1);
     }
@@ -131,12 +131,19 @@ internal static class ApiEndpoints
             : TypedResults.Accepted($"/v1/jobs/{spec.Id}", JobStatus.Of(overview) with { Refused = notTaken, RefusedCount = refused.Count });
     }
 
-    private static async Task<Listing<JobStatus>> ListAsync(BbmrClient client, CancellationToken stop, string? state = null, int from = 0, int count = 100)
+    private static async Task<Results<Ok<Listing<JobStatus>>, ProblemHttpResult>> ListAsync(BbmrClient client, CancellationToken stop, string? state = null, int from = 0, int count = 100)
     {
+        ArchivePhase? wanted = null;
+        if (state is not null)
+        {
+            if (!Enum.TryParse(state, ignoreCase: true, out ArchivePhase parsed) || !Enum.IsDefined(parsed))
+                return Problem(400, "Malformed request", $"There is no state '{state}': submitting, running, paused, cancelled or finished.");
+            wanted = parsed;
+        }
         from = Math.Max(0, from);
-        List<JobStatus> all = [.. (await client.ListAsync(stop)).Select(one => JobStatus.Of(one)).Where(one => state is null || one.State == state)];
+        List<JobStatus> all = [.. (await client.ListAsync(stop)).Where(one => wanted is null || one.Phase == wanted).Select(one => JobStatus.Of(one))];
         int end = Math.Min(all.Count, from + Math.Clamp(count, 1, 1000));
-        return new Listing<JobStatus>(from >= all.Count ? [] : all[from..end], end < all.Count ? end : null);
+        return TypedResults.Ok(new Listing<JobStatus>(from >= all.Count ? [] : all[from..end], end < all.Count ? end : null));
     }
 
     private static async Task<Results<Ok<JobStatus>, ProblemHttpResult>> StatusAsync(string id, BbmrClient client, CancellationToken stop) =>
@@ -168,11 +175,15 @@ internal static class ApiEndpoints
             yield return one is { } told ? new SseItem<JobEvent>(told.Event, told.Event.Event) { EventId = told.Id } : new SseItem<JobEvent>(new JobEvent("ping", job.Value), "ping");
     }
 
-    private static async Task<Results<Ok<JobStatus>, ProblemHttpResult>> SteerAsync(string id, BbmrClient client, Func<ArchiveId, CancellationToken, Task<bool>> steer, CancellationToken stop)
+    private static async Task<Results<Ok<JobStatus>, ProblemHttpResult>> SteerAsync(string id, BbmrClient client, Func<ArchiveId, CancellationToken, Task<bool>> steer, Func<ArchivePhase, bool> reached, CancellationToken stop)
     {
-        if (Parse(id) is not { } archive || await client.FindAsync(archive, stop) is null || !await steer(archive, stop) || await client.FindAsync(archive, stop) is not { } found)
+        if (Parse(id) is not { } archive || await client.FindAsync(archive, stop) is null || !await steer(archive, stop))
             return NoJob(id);
-        return TypedResults.Ok(JobStatus.Of(found));
+        // The list of jobs hears of it a moment later. A job may have finished before it heard of the order.
+        ArchiveOverview? found = null;
+        for (int i = 0; i < 30 && (found = await client.FindAsync(archive, stop)) is { Phase: not ArchivePhase.Finished } one && !reached(one.Phase); i++)
+            await Task.Delay(100, stop);
+        return found is null ? NoJob(id) : TypedResults.Ok(JobStatus.Of(found));
     }
 
     private static ArchiveId? Parse(string id)
@@ -206,7 +217,8 @@ internal static class ApiEndpoints
             if (!CryptographicOperations.FixedTimeEquals(given, SHA256.HashData(Encoding.UTF8.GetBytes(token))))
             {
                 context.Response.Headers.WWWAuthenticate = "Bearer";
-                await Problem(401, "Not admitted", "Show the token of this cluster as 'Authorization: Bearer TOKEN' (BBMR_TOKEN).").ExecuteAsync(context);
+                await Problem(401, "Not admitted", shown.Length > 0 ? "The token that was shown is not this cluster's."
+                    : "Show the token of this cluster as 'Authorization: Bearer TOKEN' (BBMR_TOKEN).").ExecuteAsync(context);
                 return;
             }
         }
@@ -237,9 +249,19 @@ internal static class ApiEndpoints
         }
     }
 
+    // In the words of the API, not of this program's types.
+    private static string Sentence(JsonException error)
+    {
+        string[] quoted = error.Message.Split('\'');
+        if (error.Message.Contains("could not be mapped", StringComparison.Ordinal) && quoted.Length > 1)
+            return $"There is no property '{quoted[1]}'.";
+        int missing = error.Message.IndexOf("including: ", StringComparison.Ordinal);
+        return missing < 0 ? error.Message : $"What is missing: {error.Message[(missing + "including: ".Length)..]}";
+    }
+
     private static ProblemHttpResult? Explained(Exception error) => error switch
     {
-        BadHttpRequestException bad => Problem(bad.StatusCode, "Malformed request", bad.InnerException is JsonException json ? json.Message : bad.Message),
+        BadHttpRequestException bad => Problem(bad.StatusCode, "Malformed request", bad.InnerException is JsonException json ? Sentence(json) : bad.Message),
         ForbiddenPathException => Problem(403, "Path not allowed", error.Message),
         RequestRefusedException or EngineUnavailableException => Problem(422, "Job refused", error.Message),
         ArchiveRefusedException => Problem(409, "Not possible now", error.Message),
