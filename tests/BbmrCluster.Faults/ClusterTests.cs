@@ -15,6 +15,7 @@ public sealed class ClusterTests(LoopbackCluster cluster) : IClassFixture<Loopba
         Assert.Equal(0, cluster.Client("drain", "w1").ExitCode);
         cluster.StartWorker("w2", new Dictionary<string, string>(StringComparer.Ordinal) { ["BBMR_FAULT_STOP_AT"] = "reconstruct:1:1" });
         await cluster.ReadyAsync(workers: 2);
+        cluster["c"].WaitForError("(worker) has joined");
         WritePictures("in");
         string[] parameters = ["--scorer", "bicubic", "--precision", "float32"];
         BbmrResult local = Bbmr.Run(cluster.Folder, cluster.Models, ["rescale", "in", "-r", "-o", "local", .. parameters]);
@@ -33,6 +34,7 @@ public sealed class ClusterTests(LoopbackCluster cluster) : IClassFixture<Loopba
         JsonElement end = watched.Lines[^1];
         Assert.Equal(("job_finished", 3, 0), (end.GetProperty("event").GetString(), end.GetProperty("done").GetInt32(), end.GetProperty("failed").GetInt32()));
         AssertSame("local", "out");
+        cluster["c"].WaitForError($"job {job} (three) is finished: 3 done, 0 skipped, 0 failed");
 
         // The same request again is the same job, another one under its key is refused, and a new job finds all done.
         Assert.Equal(job, Assert.Single(cluster.Client(["submit", "in", "-r", "-o", "out", "--key", "three-pictures", "--json", .. parameters]).Lines).GetProperty("id").GetString());

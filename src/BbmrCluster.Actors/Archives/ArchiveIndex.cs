@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Globalization;
 using Akka.Actor;
 using Akka.Persistence;
 using BbmrCluster.Actors.Journal;
@@ -50,7 +51,18 @@ internal sealed class ArchiveIndex : GroupCommitActor<ImmutableDictionary<Archiv
 
     protected override object Wrap(IReadOnlyList<ArchiveOverview> events) => new IndexEvents.Batch(events);
 
-    protected override void Committed(IReadOnlyList<ArchiveOverview> events) => Flush();
+    protected override void Committed(IReadOnlyList<ArchiveOverview> events)
+    {
+        foreach (var one in events)
+            Context.System.EventStream.Publish(new ClusterNews(Sentence(one)));
+        Flush();
+    }
+
+    private static string Sentence(ArchiveOverview one) => string.Create(CultureInfo.InvariantCulture,
+        $"job {one.Id}{(one.Name.Length == 0 ? "" : $" ({one.Name})")} is {one.Phase.ToString().ToLowerInvariant()}: ")
+        + (one.Phase is ArchivePhase.Finished or ArchivePhase.Cancelled
+            ? string.Create(CultureInfo.InvariantCulture, $"{one.Done} done, {one.Skipped} skipped, {one.Failed} failed")
+            : string.Create(CultureInfo.InvariantCulture, $"{one.Images} images"));
 
     // Counts on the way are not worth a write.
     private static bool IsSame(ArchiveOverview a, ArchiveOverview b) => a.Phase == b.Phase && a.SubmittedAt == b.SubmittedAt && a.Name == b.Name && a.Priority == b.Priority;

@@ -94,7 +94,7 @@ public sealed class ClusterNode : IAsyncDisposable
                 .AddSingleton(options).AddSingleton(blobs).AddSingleton(engines).AddSingleton<NodeHealth>();
             if (options.IsApi)
                 ApiEndpoints.AddServices(builder.Services);
-            AddActors(builder.Services, options, work, blobs, engines);
+            AddActors(builder.Services, options, work, blobs, engines, log);
             host = Build(builder);
             await host.StartAsync(cancellation);
             return new ClusterNode(work, host);
@@ -174,7 +174,7 @@ public sealed class ClusterNode : IAsyncDisposable
         return app;
     }
 
-    private static void AddActors(IServiceCollection services, NodeOptions options, WorkDirectory work, IBlobStore blobs, EngineFactory engines)
+    private static void AddActors(IServiceCollection services, NodeOptions options, WorkDirectory work, IBlobStore blobs, EngineFactory engines, Action<string> log)
     {
         CoordinationSettings settings = new CoordinationSettings
         {
@@ -218,8 +218,7 @@ public sealed class ClusterNode : IAsyncDisposable
                 })
                 .AddHocon(Timing(options), HoconAddMode.Prepend);
             builder.AddStartup((system, _) => system.ActorOf(JoinWatch.Props(options.StableAfter + options.HeartbeatPause + JoinTime), "join-watch"));
-            if (!options.IsCoordinator)
-                builder.AddStartup((system, _) => system.ActorOf(Props.Create<LastCoordinator>(), "last-coordinator"));
+            builder.AddStartup((system, _) => system.ActorOf(options.IsCoordinator ? NewsLog.Props(log) : Props.Create<LastCoordinator>(), options.IsCoordinator ? "news-log" : "last-coordinator"));
             if (options.Seeds.Count == 0)
             {
                 builder.AddStartup((system, _) =>
