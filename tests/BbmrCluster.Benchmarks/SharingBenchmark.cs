@@ -43,7 +43,7 @@ internal static class SharingBenchmark
         await using var cluster = await TimedCluster.StartAsync(server, [3, 3, 1, 1], 8);
         await using var all = await cluster.SubmitAsync("all", 40, 30, 10);
         await all.Completion;
-        return Row("blocks of a worker three times as fast over those of another", 4, 2.5, 3.5, (double)(cluster.Blocks(2) + cluster.Blocks(3)) / (cluster.Blocks(0) + cluster.Blocks(1)));
+        return Row("blocks scored and reconstructed by a worker three times as fast over those by another", 4, 2.5, 3.5, (double)(cluster.Blocks(2) + cluster.Blocks(3)) / (cluster.Blocks(0) + cluster.Blocks(1)));
     }
 
     private static async Task<string> UrgentAsync(string? server)
@@ -101,7 +101,7 @@ internal sealed class TimedCluster : IAsyncDisposable
     /// <summary>Device time that an archive has had.</summary>
     public double Seconds(string archive) => _seconds.GetValueOrDefault(archive);
 
-    /// <summary>Blocks that a worker has scored, packed and reconstructed.</summary>
+    /// <summary>Blocks that a worker has scored and reconstructed.</summary>
     public long Blocks(int worker) => _workers[worker].Blocks;
 
     /// <summary>Submits images of so many blocks and counts those that end.</summary>
