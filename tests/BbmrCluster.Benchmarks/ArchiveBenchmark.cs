@@ -148,7 +148,7 @@ internal static class ArchiveBenchmark
 
     private static void Report(Options options, List<(string Name, RunFigures Figures)> runs, Dictionary<string, (double Seconds, long Peak)> before, IReadOnlyList<string> broken)
     {
-        Console.WriteLine(Line($"{options.Images} images of {SmallestSide} to {LargestSide} pixels a side and {broken.Count} broken files, {options.Coordinators} coordinators, {options.Workers} workers, journal {options.Journal}"));
+        Console.WriteLine(Line($"{options.Images} images of {SmallestSide} to {LargestSide} pixels a side and {broken.Count} broken files, {options.Coordinators} coordinator{(options.Coordinators == 1 ? "" : "s")}, {options.Workers} workers, journal {options.Journal}"));
         Console.WriteLine();
         Console.WriteLine("| run | done | skipped | failed | submitted after s | ended after s | images/s | slowest status s |");
         Console.WriteLine("|---|---|---|---|---|---|---|---|");
