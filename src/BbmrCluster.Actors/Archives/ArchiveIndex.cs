@@ -53,7 +53,7 @@ internal sealed class ArchiveIndex : GroupCommitActor<ImmutableDictionary<Archiv
 
     protected override void Committed(IReadOnlyList<ArchiveOverview> events)
     {
-        foreach (var one in events)
+        foreach (var one in events.Where(one => one.Phase != ArchivePhase.Submitting))
             Context.System.EventStream.Publish(new ClusterNews(Sentence(one)));
         Flush();
     }
@@ -62,7 +62,7 @@ internal sealed class ArchiveIndex : GroupCommitActor<ImmutableDictionary<Archiv
         $"job {one.Id}{(one.Name.Length == 0 ? "" : $" ({one.Name})")} is {one.Phase.ToString().ToLowerInvariant()}: ")
         + (one.Phase is ArchivePhase.Finished or ArchivePhase.Cancelled
             ? string.Create(CultureInfo.InvariantCulture, $"{one.Done} done, {one.Skipped} skipped, {one.Failed} failed")
-            : string.Create(CultureInfo.InvariantCulture, $"{one.Images} images"));
+            : string.Create(CultureInfo.InvariantCulture, $"{one.Images} {(one.Images == 1 ? "image" : "images")}"));
 
     // Counts on the way are not worth a write.
     private static bool IsSame(ArchiveOverview a, ArchiveOverview b) => a.Phase == b.Phase && a.SubmittedAt == b.SubmittedAt && a.Name == b.Name && a.Priority == b.Priority;
