@@ -147,9 +147,10 @@ internal sealed class WorkBroker : ReceiveActor, IWithTimers
     {
         if (Now < _heardAll)
             return;
-        var active = _workers.Values.Where(worker => !worker.Draining).Select(worker => worker.Here).ToList();
-        if (!active.Exists(worker => worker.Serves(image)))
-            Sender.Tell(new BrokerNotices.NobodyServes(image.Id, active.Count == 0 ? Lack.Worker : active.Exists(worker => worker.HasClass(image.DeviceClass)) ? Lack.Weights : Lack.DeviceClass));
+        // Images announce themselves often, and nearly always the first worker serves them.
+        var active = _workers.Values.Where(worker => !worker.Draining).Select(worker => worker.Here);
+        if (!active.Any(worker => worker.Serves(image)))
+            Sender.Tell(new BrokerNotices.NobodyServes(image.Id, !active.Any() ? Lack.Worker : active.Any(worker => worker.HasClass(image.DeviceClass)) ? Lack.Weights : Lack.DeviceClass));
     }
 
     // Whoever has not repeated itself for long is gone without having said so.
