@@ -98,7 +98,7 @@ public sealed class EmbeddedNode : IAsyncDisposable
             yield break;
         }
         BbmrClient client = _host.Services.GetRequiredService<BbmrClient>();
-        await using ArchiveRun run = await Readable(() => client.SubmitAsync(new ArchiveSpec(left), CancellationToken.None));
+        await using ArchiveRun run = await Readable(() => client.SubmitAsync(new ArchiveSpec(left)));
         await using CancellationTokenRegistration registration = stop.Register(() => _ = run.StopAsync(CancellationToken.None));
         await using IAsyncEnumerator<JobNotification> notifications = run.Notifications.GetAsyncEnumerator(CancellationToken.None);
         while (await Readable(() => notifications.MoveNextAsync().AsTask()))

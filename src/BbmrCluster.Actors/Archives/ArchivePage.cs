@@ -20,6 +20,8 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
     private readonly IActorRef _images;
     private readonly Dictionary<ImageId, OpenItem> _open = [];
     private readonly SortedDictionary<int, IReadOnlyList<ImageJob>> _chunks = [];
+    // The last that were closed before this actor was started: that they may go they have perhaps not heard.
+    private readonly Queue<int> _closedBefore = new();
     private PageMessages.Work? _work;
     private int _cursor;
     private bool _halting, _discard;
@@ -28,7 +30,12 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
         : base(PageState.Empty)
     {
         (_archive, _page, _images, _mostOpen) = (archive, page, images, settings.MostOpenImages);
-        Recover<PageEvents.Batch>(batch => Restore(batch.Events));
+        Recover<PageEvents.Batch>(batch =>
+        {
+            Restore(batch.Events);
+            foreach (var one in batch.Events)
+                Remember(one);
+        });
         Command<PageMessages.Fill>(Fill);
         Command<PageMessages.Work>(Work);
         Command<PageMessages.Halt>(Halt);
@@ -94,12 +101,28 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
     {
         _work = work;
         _halting = false;
+        if (State.Run != work.Run || State.Retry != work.Retry)
+            _closedBefore.Clear();
+        while (_closedBefore.TryDequeue(out int closed))
+            _images.Tell(new ImageCommands.AcknowledgeOutcome(State.Jobs[closed].Id, ImageRun));
         Enqueue(state => state.DecideOpen(work.Run, work.Retry), () =>
         {
             OpenMore();
             TellChanged();
         });
         Flush();
+    }
+
+    // As many as can be open at once.
+    private void Remember(PageEvents.IPageEvent one)
+    {
+        if (one is PageEvents.Opened)
+            _closedBefore.Clear();
+        if (one is not PageEvents.ItemClosed closed)
+            return;
+        _closedBefore.Enqueue(closed.Index);
+        if (_closedBefore.Count > _mostOpen)
+            _closedBefore.Dequeue();
     }
 
     private void OpenMore()
@@ -186,7 +209,7 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
         foreach (var (image, item) in _open)
         {
             if (_halting)
-                _images.Tell(new ImageCommands.StopImage(image, _discard));
+                _images.Tell(new ImageCommands.StopImage(image, _archive, _discard));
             else
                 Ask(item.Index);
         }

@@ -100,6 +100,7 @@ internal sealed class ArchiveRunActor : ReceiveActor, IWithTimers
 
     private void Send(ArchiveReplies.ItemsWanted wanted)
     {
+        _run.SetHeard();
         var jobs = new List<ImageJob>();
         int first = wanted.First, bytes = 0, end = Math.Min(wanted.First + wanted.Count, _spec.Images.Count);
         for (int i = wanted.First; i < end; i++)

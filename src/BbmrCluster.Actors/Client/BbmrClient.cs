@@ -72,24 +72,36 @@ public sealed class BbmrClient
     /// Submits an archive. One that is known is taken up again: unfinished images go on where the journal says,
     /// closed ones are asked again (outputs that are still there make them skipped).
     /// </summary>
+    /// <param name="spec">What to do.</param>
+    /// <param name="silence">Give up when nothing was answered for so long, e.g. since the database is away; null to wait for as long as it takes. The same submission again goes on with it.</param>
+    /// <param name="cancellation">Ends waiting.</param>
     /// <returns>The run, once the journal holds the submission.</returns>
     /// <exception cref="ArchiveRefusedException">Another archive bears the id.</exception>
-    public Task<ArchiveRun> SubmitAsync(ArchiveSpec spec, CancellationToken cancellation = default) => SubmitAsync(spec, once: false, cancellation);
+    /// <exception cref="TimeoutException">Nothing was answered.</exception>
+    public Task<ArchiveRun> SubmitAsync(ArchiveSpec spec, TimeSpan? silence = null, CancellationToken cancellation = default) => SubmitAsync(spec, once: false, silence, cancellation);
 
     /// <summary>Submits an archive unless it is known already: then it stays as it is, whether it goes on, is paused or has ended.</summary>
-    /// <exception cref="ArchiveRefusedException">Another archive bears the id.</exception>
-    public async Task SubmitOnceAsync(ArchiveSpec spec, CancellationToken cancellation = default)
+    /// <inheritdoc cref="SubmitAsync(ArchiveSpec, TimeSpan?, CancellationToken)"/>
+    public async Task SubmitOnceAsync(ArchiveSpec spec, TimeSpan? silence = null, CancellationToken cancellation = default)
     {
-        await using var run = await SubmitAsync(spec, once: true, cancellation);
+        await using var run = await SubmitAsync(spec, once: true, silence, cancellation);
     }
 
-    private async Task<ArchiveRun> SubmitAsync(ArchiveSpec spec, bool once, CancellationToken cancellation)
+    private async Task<ArchiveRun> SubmitAsync(ArchiveSpec spec, bool once, TimeSpan? silence, CancellationToken cancellation)
     {
         var archives = await _registry.GetAsync<ArchiveCoordinatorKey>(cancellation);
         var run = new ArchiveRun(spec.Id);
         run.Actor = _system.ActorOf(Props.Create(() => new ArchiveRunActor(spec, run, archives, _settings, once)));
         try
         {
+            long heard = 0;
+            while (silence is { } most && await Task.WhenAny(run.Accepted, Task.Delay(most, cancellation)) != run.Accepted)
+            {
+                cancellation.ThrowIfCancellationRequested();
+                if (heard == run.Heard)
+                    throw new TimeoutException("Nobody answers the submission.");
+                heard = run.Heard;
+            }
             await run.Accepted.WaitAsync(cancellation);
             return run;
         }
@@ -228,6 +240,8 @@ public sealed class ArchiveRun : IAsyncDisposable
     private readonly TaskCompletionSource<ArchiveSummary> _completion = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly Channel<JobNotification> _notifications = Channel.CreateUnbounded<JobNotification>(new UnboundedChannelOptions { SingleWriter = true });
 
+    private long _heard;
+
     internal ArchiveRun(ArchiveId id) => Id = id;
 
     /// <summary>The archive.</summary>
@@ -243,6 +257,9 @@ public sealed class ArchiveRun : IAsyncDisposable
     public Task<ArchiveSummary> Completion => _completion.Task;
 
     internal Task Accepted => _accepted.Task;
+
+    /// <summary>Answers to its submission so far.</summary>
+    internal long Heard => Interlocked.Read(ref _heard);
 
     internal IActorRef Actor { get; set; } = ActorRefs.Nobody;
 
@@ -262,6 +279,8 @@ public sealed class ArchiveRun : IAsyncDisposable
         Actor.Tell(StopWhenWritten.Instance);
         return ValueTask.CompletedTask;
     }
+
+    internal void SetHeard() => Interlocked.Increment(ref _heard);
 
     internal void SetAccepted() => _accepted.TrySetResult();
 

@@ -30,6 +30,12 @@ public sealed record CoordinationSettings
     /// <summary>The same as long as nothing is known about the stage's speed (default 10 min: a first decode or a model load may be silent for long).</summary>
     public TimeSpan FirstDeadline { get; init; } = TimeSpan.FromMinutes(10);
 
+    /// <summary>
+    /// Time until a lease is granted again whose worker has said nothing of it at all (default 20 s): the grant may be lost.
+    /// Workers tell what they hold at every <see cref="ReminderInterval"/>, so it is several times that.
+    /// </summary>
+    public TimeSpan GrantDeadline { get; init; } = TimeSpan.FromSeconds(20);
+
     /// <summary>The deadline is so many times the expected time of a lease (default 5, at least 1).</summary>
     public double DeadlineFactor { get; init; } = 5;
 
@@ -97,6 +103,7 @@ public sealed record CoordinationSettings
         Check(CommitInterval >= TimeSpan.Zero, nameof(CommitInterval));
         Check(MinimumDeadline > TimeSpan.Zero, nameof(MinimumDeadline));
         Check(FirstDeadline > TimeSpan.Zero, nameof(FirstDeadline));
+        Check(GrantDeadline >= ReminderInterval, nameof(GrantDeadline));
         Check(RetryDelay > TimeSpan.Zero, nameof(RetryDelay));
         Check(FullPollInterval > TimeSpan.Zero, nameof(FullPollInterval));
         Check(TickInterval > TimeSpan.Zero, nameof(TickInterval));

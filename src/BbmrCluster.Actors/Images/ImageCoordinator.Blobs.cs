@@ -35,8 +35,8 @@ internal sealed partial class ImageCoordinator
         if (_active || _stopping is not null || _deleting || _forgetting || _book.Busy || !Settled || closing || (State.InProgress && !command.Unfinished) || _settings.DeleteBlobs is null)
             return;
         _deleting = true;
-        // By now whoever was to hear of it has.
-        _unheard = false;
+        // An outcome that its archive has perhaps not heard stays for as long as an archive may stay away.
+        _unheard &= !command.Unfinished;
         // First the journal: it must not name blobs that are not there.
         EnqueueAndFlush(state => state.InProgress ? [new Submitted(state.Run, state.Policy, state.Job!)] : [], DeleteBlobs);
     }

@@ -15,8 +15,9 @@ internal sealed partial class ImageCoordinator
     {
         if (!_workers.TryGetValue(request.Worker, out var known) || !known.Equals(Sender))
         {
-            _workers[request.Worker] = Sender;
-            Context.Watch(Sender);
+            if (known is not null)
+                _replaced[known] = (request.Worker, _book.Latest);
+            _workers[request.Worker] = Context.Watch(Sender);
         }
         _waiting.Remove(request.Worker);
         _lastAsked = Now;
@@ -188,6 +189,12 @@ internal sealed partial class ImageCoordinator
             lease.Closing = false;
             Failed(lease, FailureClass.Transient, "the worker ended without a result", null, null);
         }
+    }
+
+    private void LoseLeases(WorkerId worker, int latest)
+    {
+        foreach (var lease in _book.InFlight.Where(lease => lease.Worker == worker && lease.Id.Number <= latest && !lease.Closing).ToList())
+            Lost(lease, "the worker that held it was lost");
     }
 
     // The lease is not to blame for its worker, unless it loses one after the other.

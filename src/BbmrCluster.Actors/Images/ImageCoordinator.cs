@@ -28,6 +28,9 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     // More workers than these are not for one image.
     private const int MostUseful = 512;
 
+    // An outcome is told so often; an archive that says nothing to it is gone, and asks when it is back.
+    private const int OutcomeTold = 12;
+
     // Results that somebody waits for are journaled so many times sooner than others.
     private const int WantedSooner = 5;
 
@@ -42,16 +45,18 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
 
     private readonly Dictionary<ArchiveId, (IActorRef Ref, RunId Run)> _watchers = [];
     private readonly Dictionary<WorkerId, IActorRef> _workers = [];
+    // A worker that was started again may ask before this one hears of the end of the other: who it was, and its last lease.
+    private readonly Dictionary<IActorRef, (WorkerId Worker, int Latest)> _replaced = [];
     private readonly HashSet<WorkerId> _waiting = [];
     private readonly Dictionary<string, int> _losses = new(StringComparer.Ordinal);
     private readonly HashSet<WorkUnit> _full = [];
     private readonly HashSet<int> _openGroups = [];
 
     private LeaseBook _book;
-    private DateTimeOffset _lastWrite, _lastCounted, _lastAnnounced, _lastAsked, _probeAt, _stopBy;
+    private DateTimeOffset _lastWrite, _lastCounted, _lastAnnounced, _lastAsked, _lastTold, _probeAt, _stopBy;
     private DateTimeOffset? _commitAt;
     private bool _active, _allocating, _reconstructed, _forgetting, _onlyCurrent, _discard, _rejected;
-    private int _pausedAfter, _counts, _announced;
+    private int _pausedAfter, _counts, _announced, _told;
     private IActorRef? _stopping;
     private string? _weights;
     private bool _unserved;
@@ -79,17 +84,20 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         Command<LeaseFacts.LeasesTold>(Told);
         Command<LeaseFacts.LeasesHeld>(held =>
         {
-            foreach (var lease in held.Leases.Select(_book.Find).OfType<Lease>())
+            foreach (var lease in held.Waiting.Select(_book.Find).OfType<Lease>())
                 _book.Renew(lease, Now);
+            foreach (var lease in held.Running.Select(_book.Find).OfType<Lease>())
+                lease.Heard = true;
         });
         Command<Terminated>(gone =>
         {
+            if (_replaced.Remove(gone.ActorRef, out var replaced))
+                LoseLeases(replaced.Worker, replaced.Latest);
             foreach (var worker in _workers.Where(pair => pair.Value.Equals(gone.ActorRef)).Select(pair => pair.Key).ToList())
             {
                 _workers.Remove(worker);
                 _waiting.Remove(worker);
-                foreach (var lease in _book.InFlight.Where(lease => lease.Worker == worker && !lease.Closing).ToList())
-                    Lost(lease, "the worker that held it was lost");
+                LoseLeases(worker, _book.Latest);
             }
             Continue();
         });
@@ -183,6 +191,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         _watchers[command.ArchiveId] = (Sender, command.Run);
         if (State.Outcome is { } outcome && (known || State.Run == command.Run))
         {
+            (_told, _lastTold) = (0, Now);
             Sender.Tell(new ArchiveFacts.ImageClosed(_id, command.Run, outcome));
             return;
         }
@@ -243,8 +252,29 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         ForgetBlocks();
         CancelLeases();
         _broker.Tell(new BrokerFacts.ImageGone(_id));
+        _told = 0;
+        TellOutcome(outcome);
+    }
+
+    private void TellOutcome(ImageOutcome outcome)
+    {
+        _lastTold = Now;
         foreach (var (archive, run) in _watchers.Values)
             archive.Tell(new ArchiveFacts.ImageClosed(_id, run, outcome));
+    }
+
+    // That the archive has written it down may have got lost on the way, or the page may be gone that would say so.
+    private void RepeatOutcome()
+    {
+        if (State.Outcome is not { } outcome || _watchers.Count == 0 || _active || !Settled || Now - _lastTold < _settings.ReminderInterval)
+            return;
+        if (_told++ < OutcomeTold)
+        {
+            TellOutcome(outcome);
+            return;
+        }
+        _watchers.Clear();
+        _unheard = true;
     }
 
     private void Acknowledge(ImageCommands.AcknowledgeOutcome command)
@@ -263,8 +293,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
 
     private void Stop(ImageCommands.StopImage command)
     {
-        foreach (var archive in _watchers.Where(pair => pair.Value.Ref.Equals(Sender)).Select(pair => pair.Key).ToList())
-            _watchers.Remove(archive);
+        _watchers.Remove(command.ArchiveId);
         _unheard &= !command.Discard;
         // Active but not in progress: it is being opened, which ends before it stops.
         if (_watchers.Count > 0 || !(_active || (command.Discard && State.InProgress)))
@@ -346,6 +375,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         var silence = Now - _lastAnnounced;
         if (Working && (silence >= _settings.ReminderInterval || (silence >= UnheardInterval && Now - _lastAsked >= UnheardInterval && Next() is not null)))
             Announce();
+        RepeatOutcome();
         Continue();
         // Brought back by a late message for an image that is forgotten, or of which its archive will ask.
         if ((State.Job is null || _unheard) && !_active && _watchers.Count == 0 && Settled)

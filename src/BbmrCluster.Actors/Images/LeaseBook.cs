@@ -16,6 +16,9 @@ internal sealed record Lease(LeaseId Id, WorkUnit Range, WorkUnit Planned, Worke
 
     public DateTimeOffset Deadline { get; set; }
 
+    /// <summary>Its worker has said something of it.</summary>
+    public bool Heard { get; set; }
+
     /// <summary>The worker is through with it, and what follows is not settled yet: no deadline, but nobody else gets the range.</summary>
     public bool Closing { get; set; }
 
@@ -119,12 +122,19 @@ internal sealed class LeaseBook(long epoch, CoordinationSettings settings)
         Count(piece.Planned, 1);
         var lease = new Lease(new LeaseId(epoch, ++_number), piece.Range, piece.Planned, worker, piece.Attempt) { GrantedAt = now };
         _inFlight.Add(lease.Id, lease);
-        Renew(lease, now);
+        SetDeadline(lease, now);
         return lease;
     }
 
-    /// <summary>Any sign of life moves the deadline: five times the time expected from the stage's measured speed, at least 30 s.</summary>
+    /// <summary>Any sign of life moves the deadline.</summary>
     public void Renew(Lease lease, DateTimeOffset now)
+    {
+        lease.Heard = true;
+        SetDeadline(lease, now);
+    }
+
+    // Five times the time expected from the stage's measured speed, at least 30 s.
+    private void SetDeadline(Lease lease, DateTimeOffset now)
     {
         var time = _secondsPerBlock.TryGetValue(lease.Range.Stage, out double seconds)
             ? TimeSpan.FromSeconds(Math.Min(seconds * Math.Max(1, lease.Range.BlockCount) * settings.DeadlineFactor, 86_400))
@@ -148,7 +158,9 @@ internal sealed class LeaseBook(long epoch, CoordinationSettings settings)
         _secondsPerBlock[lease.Range.Stage] = _secondsPerBlock.TryGetValue(lease.Range.Stage, out double old) ? (0.7 * old) + (0.3 * seconds) : seconds;
     }
 
-    public IReadOnlyList<Lease> Overdue(DateTimeOffset now) => [.. _inFlight.Values.Where(lease => !lease.Closing && lease.Deadline < now)];
+    /// <summary>Leases that nobody seems to work on any more, or that never arrived.</summary>
+    public IReadOnlyList<Lease> Overdue(DateTimeOffset now) =>
+        [.. _inFlight.Values.Where(lease => !lease.Closing && (lease.Deadline < now || (!lease.Heard && lease.GrantedAt + settings.GrantDeadline < now)))];
 
     /// <summary>The range is tried again as it is; no attempt counts.</summary>
     public void Requeue(Lease lease, DateTimeOffset notBefore) => Add(new Piece(lease.Range, lease.Planned, lease.Attempt, notBefore));

@@ -46,7 +46,7 @@ internal static class ToWire
         ArchiveFacts.ImageClosed m => new() { Image = m.ImageId.Value, Run = m.Run.Value, Outcome = Outcome(m.Outcome) },
         ArchiveFacts.ImageStopped m => new() { Image = m.ImageId.Value },
         ImageCommands.OpenImage m => new() { Image = m.ImageId.Value, Archive = m.ArchiveId.Value, Run = m.Run.Value, Policy = Policy(m.Policy), Jobs = { Job(m.Job) } },
-        ImageCommands.StopImage m => new() { Image = m.ImageId.Value, Flag = m.Discard },
+        ImageCommands.StopImage m => new() { Image = m.ImageId.Value, Archive = m.ArchiveId.Value, Flag = m.Discard },
         ImageCommands.AcknowledgeOutcome m => new() { Image = m.ImageId.Value, Run = m.Run.Value },
         ImageCommands.SweepImage m => new() { Image = m.ImageId.Value, Flag = m.Unfinished },
         ImageCommands.RequestLeases m => new() { Image = m.ImageId.Value, Worker = m.Worker.Value, Number = m.Count, Names = { m.DeviceClasses }, Flag = m.Second },
@@ -59,7 +59,7 @@ internal static class ToWire
         LeaseReplies.LeaseCancelled m => new() { Image = m.ImageId.Value, Lease = Lease(m.Lease) },
         LeaseReplies.LeasesAcknowledged m => new() { Image = m.ImageId.Value, Leases = { m.Leases.Select(Lease) } },
         LeaseFacts.LeasesTold m => new() { Image = m.ImageId.Value, Facts = { m.Facts.Select(LeaseFact) } },
-        LeaseFacts.LeasesHeld m => new() { Image = m.ImageId.Value, Leases = { m.Leases.Select(Lease) } },
+        LeaseFacts.LeasesHeld m => new() { Image = m.ImageId.Value, Leases = { m.Waiting.Concat(m.Running).Select(Lease) }, Number = m.Running.Count },
         BrokerFacts.WorkerPresent m => new() { Workers = { Worker(m.Worker) }, Names = { m.Weights ?? [] }, Flag = m.Weights is not null },
         BrokerFacts.ImageWaiting m => new()
         {

@@ -15,17 +15,19 @@ internal static class ImageCommands
     public sealed record OpenImage(ImageId ImageId, ArchiveId ArchiveId, RunId Run, WorkPolicy Policy, ImageJob Job) : IWithImageId, IWireMessage;
 
     /// <summary>
-    /// Take all leases back, journal what came in, and answer <see cref="ArchiveFacts.ImageStopped"/>. With
-    /// <paramref name="Discard"/> nobody will go on: what is there of the image, journal and blobs, is deleted.
+    /// Unless another archive has it open too: take all leases back, journal what came in, and answer
+    /// <see cref="ArchiveFacts.ImageStopped"/>. With <paramref name="Discard"/> nobody will go on: what is there of the
+    /// image, journal and blobs, is deleted.
     /// </summary>
-    public sealed record StopImage(ImageId ImageId, bool Discard) : IWithImageId, IWireMessage;
+    public sealed record StopImage(ImageId ImageId, ArchiveId ArchiveId, bool Discard) : IWithImageId, IWireMessage;
 
     /// <summary>The archive has journaled the outcome: the image's own events may go.</summary>
     public sealed record AcknowledgeOutcome(ImageId ImageId, RunId Run) : IWithImageId, IWireMessage;
 
     /// <summary>
     /// Nothing was written for the image in a long time: if nobody needs its blobs, delete them. With
-    /// <paramref name="Unfinished"/> also when it is unfinished and no archive has it open; it then starts anew when one does.
+    /// <paramref name="Unfinished"/> also when it is unfinished and no archive has it open; it then starts anew when one does,
+    /// and so does one whose outcome no archive has asked for.
     /// </summary>
     public sealed record SweepImage(ImageId ImageId, bool Unfinished) : IWithImageId, IWireMessage;
 
@@ -78,8 +80,8 @@ internal static class LeaseFacts
     /// <summary>The lease was taken back before it was through. Repeated until acknowledged.</summary>
     public sealed record LeaseReturned(LeaseId Lease) : ILeaseEnd;
 
-    /// <summary>Leases that wait for their device are still held.</summary>
-    public sealed record LeasesHeld(ImageId ImageId, IReadOnlyList<LeaseId> Leases) : IWithImageId, IWireMessage;
+    /// <summary>These leases of the image have arrived. Those that wait for their device are renewed; those that it works on have to give signs of life themselves.</summary>
+    public sealed record LeasesHeld(ImageId ImageId, IReadOnlyList<LeaseId> Waiting, IReadOnlyList<LeaseId> Running) : IWithImageId, IWireMessage;
 
     public interface ILeaseFact
     {

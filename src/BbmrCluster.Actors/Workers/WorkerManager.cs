@@ -335,8 +335,11 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
             foreach (var ends in image.Chunk(MostTold))
                 _images.Tell(new LeaseFacts.LeasesTold(image.Key, ends));
         }
-        foreach (var image in _held.Where(pair => pair.Value.StartedAt is null).GroupBy(pair => pair.Key.Image))
-            _images.Tell(new LeaseFacts.LeasesHeld(image.Key, [.. image.Select(pair => pair.Key.Lease)]));
+        foreach (var image in _held.GroupBy(pair => pair.Key.Image))
+        {
+            var running = image.ToLookup(pair => pair.Value.StartedAt is not null, pair => pair.Key.Lease);
+            _images.Tell(new LeaseFacts.LeasesHeld(image.Key, [.. running[false]], [.. running[true]]));
+        }
         _asked.Clear();
         _order.ClearDry();
         Ask();

@@ -25,6 +25,7 @@ internal static class ApiEndpoints
 {
     private const int MostRefused = 1000;
     private static readonly TimeSpan Silence = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan SubmissionSilence = TimeSpan.FromSeconds(30);
 
     public static void AddServices(IServiceCollection services)
     {
@@ -112,11 +113,11 @@ internal static class ApiEndpoints
             CancellationToken ending = lifetime.ApplicationStopping;
             if (key is not null)
             {
-                await client.SubmitOnceAsync(spec, ending);
+                await client.SubmitOnceAsync(spec, SubmissionSilence, ending);
             }
             else
             {
-                await using ArchiveRun run = await client.SubmitAsync(spec, ending);
+                await using ArchiveRun run = await client.SubmitAsync(spec, SubmissionSilence, ending);
             }
         }
         catch (ArchiveRefusedException refusal) when (key is not null && refusal.IsOther)
@@ -265,7 +266,7 @@ internal static class ApiEndpoints
         ForbiddenPathException => Problem(403, "Path not allowed", error.Message),
         RequestRefusedException or EngineUnavailableException => Problem(422, "Job refused", error.Message),
         ArchiveRefusedException => Problem(409, "Not possible now", error.Message),
-        AskTimeoutException or TimeoutException => Problem(503, "Cluster silent", "No coordinator answered in time; it may be starting or moving. Try again."),
+        AskTimeoutException or TimeoutException => Problem(503, "Cluster silent", "No coordinator answered in time; it may be starting or moving, or its database may be away. Try again."),
         OperationCanceledException => null,
         _ => Problem(500, "Unexpected error", error.Message),
     };

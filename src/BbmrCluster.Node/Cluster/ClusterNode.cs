@@ -186,6 +186,7 @@ public sealed class ClusterNode : IAsyncDisposable
                     .GroupBy(one => one.Image).Select(same => same.MaxBy(one => one.Written)!)]
                 : null,
             JanitorInterval = options.Janitor > TimeSpan.Zero ? options.Janitor : TimeSpan.FromMinutes(10),
+            OrphanAge = options.OrphanAge,
             WriteBlob = (image, label, content) => blobs.Write(image, label, 1, content),
             DrainTime = options.Drain,
         }.Validate();

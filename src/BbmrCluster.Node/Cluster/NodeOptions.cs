@@ -100,6 +100,9 @@ public sealed record NodeOptions
     /// <summary>How often intermediate results that nobody needs any more are looked for; zero for never.</summary>
     public TimeSpan Janitor { get; init; } = TimeSpan.FromMinutes(10);
 
+    /// <summary>How long nothing was written for an image before they ask whether anyone needs its intermediate results; more than clocks of nodes and store differ by.</summary>
+    public TimeSpan OrphanAge { get; init; } = TimeSpan.FromHours(1);
+
     /// <summary>Folder of weights; null for the program's own.</summary>
     public string? Models { get; init; }
 

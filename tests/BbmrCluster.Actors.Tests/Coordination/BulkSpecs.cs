@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using Akka.Actor;
 using Akka.TestKit.Xunit2;
+using BbmrCluster.Actors.Archives;
 using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Journal;
@@ -179,6 +180,72 @@ public sealed class BulkSpecs : IDisposable
 
         await node.Client.SubmitOnceAsync(spec);
         await Eventually(async () => await node.Client.FindAsync(spec.Id) is { Phase: ArchivePhase.Finished, Done: 25 });
+    }
+
+    [Fact]
+    public async Task A_page_that_was_started_again_lets_the_images_go_that_it_closed_before()
+    {
+        await using var node = await TestNode.StartAsync(_world, _folder, devices: 0);
+        using var kit = new TestKit(node.System);
+        var images = kit.CreateTestProbe();
+        var (archive, run, jobs) = (new ArchiveId("x"), new RunId("one"), Jobs(3));
+        var page = Start();
+        page.Tell(new PageMessages.Fill(0, jobs, 3));
+        page.Tell(new PageMessages.Work(run, 0, new WorkPolicy(), 3));
+        await Until<ImageCommands.OpenImage>(jobs[0].Id);
+        page.Tell(new ArchiveFacts.ImageClosed(jobs[0].Id, run, new ImageOutcome.Done("")));
+        // Which the image may never get.
+        await Until<ImageCommands.AcknowledgeOutcome>(jobs[0].Id);
+        await GoneAsync(page);
+
+        page = Start();
+        page.Tell(new PageMessages.Work(run, 0, new WorkPolicy(), 3));
+        Assert.Equal(run, (await Until<ImageCommands.AcknowledgeOutcome>(jobs[0].Id)).Run);
+        await Until<ImageCommands.OpenImage>(jobs[1].Id);
+        await GoneAsync(page);
+
+        // In another run all are opened, and what the one before said of them means nothing.
+        page = Start();
+        page.Tell(new PageMessages.Work(new RunId("two"), 0, new WorkPolicy(), 3));
+        var first = await images.FishForMessageAsync(message => message is ImageCommands.AcknowledgeOutcome || (message is ImageCommands.OpenImage open && open.Run != run), Long);
+        Assert.Equal(jobs[0].Id, Assert.IsType<ImageCommands.OpenImage>(first).ImageId);
+
+        async Task GoneAsync(IActorRef actor)
+        {
+            var probe = kit.CreateTestProbe();
+            await probe.WatchAsync(actor);
+            actor.Tell(Kill.Instance);
+            await probe.ExpectTerminatedAsync(actor, Long);
+        }
+
+        IActorRef Start() => node.System.ActorOf(ArchivePage.Props(archive, 0, images.Ref, TestNode.Fast));
+
+        async Task<T> Until<T>(ImageId image)
+            where T : class, IWithImageId => (T)await images.FishForMessageAsync(message => message is T told && told.ImageId == image, Long);
+    }
+
+    [Fact]
+    public async Task A_submission_that_nobody_answers_ends_and_one_that_only_takes_long_does_not()
+    {
+        await using var node = await TestNode.StartAsync(_world, _folder);
+        using var kit = new TestKit(node.System);
+        var (archives, registry) = (kit.CreateTestProbe(), Akka.Hosting.ActorRegistry.For(node.System));
+        registry.Register<ArchiveCoordinatorKey>(archives.Ref, overwrite: true);
+        var client = new BbmrClient(node.System, registry, TestNode.Fast);
+        var silence = TimeSpan.FromSeconds(1);
+        await Assert.ThrowsAsync<TimeoutException>(() => client.SubmitAsync(new ArchiveSpec(Jobs(2)), silence).WaitAsync(Long));
+
+        var slow = client.SubmitAsync(new ArchiveSpec(Jobs(3)), silence);
+        var submitted = (ArchiveCommands.SubmitArchive)await archives.FishForMessageAsync(message => message is ArchiveCommands.SubmitArchive { Images: 3 }, Long);
+        var submitter = archives.LastSender;
+        for (int i = 0; i < 15; i++)
+        {
+            submitter.Tell(new ArchiveReplies.ItemsWanted(submitted.ArchiveId, submitted.Run, 0, 1));
+            await Task.Delay(200);
+        }
+        Assert.False(slow.IsCompleted);
+        submitter.Tell(new ArchiveReplies.ArchiveAccepted(submitted.ArchiveId, submitted.Run, 3));
+        await (await slow.WaitAsync(Long)).DisposeAsync();
     }
 
     [Fact]

@@ -1,5 +1,6 @@
 using Akka.Actor;
 using Akka.TestKit.Xunit2;
+using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Work;
 using BbmrCluster.Rescaling;
@@ -25,9 +26,14 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
 
     public async Task DisposeAsync()
     {
+        await DisposeNodeAsync();
+        _folder.Dispose();
+    }
+
+    private async Task DisposeNodeAsync()
+    {
         await _node.DisposeAsync();
         _kit.Dispose();
-        _folder.Dispose();
     }
 
     [Fact]
@@ -98,10 +104,64 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
     }
 
     [Fact]
+    public async Task An_outcome_is_told_until_it_is_acknowledged()
+    {
+        Open(new RunId("one"));
+        var ingest = await Grant();
+        Report(ingest, new AlreadyDone("the report"));
+        Tell(new LeaseFacts.LeasesTold(_job.Id, [new LeaseFacts.LeaseEnded(ingest.Lease, new DeviceCounts([], 0, 0))]));
+        for (int i = 0; i < 3; i++)
+            Assert.Equal(new ImageOutcome.Skipped("the report"), (await Expect<ArchiveFacts.ImageClosed>()).Outcome);
+        Tell(new ImageCommands.AcknowledgeOutcome(_job.Id, new RunId("one")));
+        await GoneAsync(kill: false);
+        Assert.Equal(0, _folder.Entries(_job.Id));
+    }
+
+    [Fact]
+    public async Task A_grant_that_got_lost_is_granted_again_and_one_that_its_worker_tells_of_is_not()
+    {
+        await RestartAsync(TestNode.Fast with { GrantDeadline = TestNode.Fast.ReminderInterval });
+        Open(new RunId("one"));
+        var lost = await Grant();
+        // Nobody says a word of it.
+        var again = await Grant();
+        Assert.Equal((Stage.Ingest, Stage.Ingest), (lost.Work.Stage, again.Work.Stage));
+        Tell(new LeaseFacts.LeasesHeld(_job.Id, [], [again.Lease]));
+        await Task.Delay(TestNode.Fast.ReminderInterval * 3);
+        Tell(new ImageCommands.RequestLeases(_job.Id, Worker, 1, []));
+        Assert.Empty((await Expect<LeaseReplies.LeasesGranted>()).Leases);
+    }
+
+    [Fact]
+    public async Task Leases_of_a_worker_that_was_started_again_are_lost_though_it_asks_before_the_end_of_the_first_is_known()
+    {
+        Open(new RunId("one"));
+        var first = _kit.CreateTestProbe();
+        await Expect<ArchiveFacts.ImageNotified>();
+        _node.Images.Tell(new ImageCommands.RequestLeases(_job.Id, Worker, 1, []), first.Ref);
+        Assert.Single((await first.ExpectMsgAsync<LeaseReplies.LeasesGranted>(TimeSpan.FromSeconds(120))).Leases);
+        Tell(new ImageCommands.RequestLeases(_job.Id, Worker, 1, []));
+        Assert.Empty((await Expect<LeaseReplies.LeasesGranted>()).Leases);
+        _node.System.Stop(first.Ref);
+        Assert.Equal(Stage.Ingest, (await Grant()).Work.Stage);
+    }
+
+    [Fact]
+    public async Task An_archive_that_was_started_again_stops_what_it_opened_before()
+    {
+        Open(new RunId("one"));
+        await Expect<ArchiveFacts.ImageNotified>();
+        var again = _kit.CreateTestProbe();
+        _node.Images.Tell(new ImageCommands.StopImage(_job.Id, new ArchiveId("x"), false), again.Ref);
+        await again.ExpectMsgAsync<ArchiveFacts.ImageStopped>(TimeSpan.FromSeconds(120));
+        await GoneAsync(kill: false);
+    }
+
+    [Fact]
     public async Task An_image_that_is_stopped_while_it_is_being_opened_stops()
     {
         Open(new RunId("one"));
-        Tell(new ImageCommands.StopImage(_job.Id, false));
+        Tell(new ImageCommands.StopImage(_job.Id, new ArchiveId("x"), false));
         await Expect<ArchiveFacts.ImageStopped>();
         Assert.Equal(1, _folder.Entries(_job.Id));
         Tell(new ImageCommands.RequestLeases(_job.Id, Worker, 1, []));
@@ -137,6 +197,13 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
         for (int i = 0; i < 4; i++)
             Assert.Equal(Stage.Score, (await Grant(job.Id)).Work.Stage);
         Assert.InRange(_folder.Entries(job.Id), 2, 30);
+    }
+
+    private async Task RestartAsync(CoordinationSettings settings)
+    {
+        await DisposeNodeAsync();
+        _node = await TestNode.StartAsync(_world, _folder, devices: 0, settings: settings);
+        _kit = new TestKit(_node.System);
     }
 
     private static ImageFacts Facts() => new(60 * 128, 2 * 128, 3, false, 8, "png", 1000, DateTime.UnixEpoch, "cafe", null);

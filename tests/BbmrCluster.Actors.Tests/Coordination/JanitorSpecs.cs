@@ -108,6 +108,40 @@ public sealed class SweepSpecs : IAsyncLifetime
     }
 
     [Fact]
+    public async Task Blobs_of_a_closed_image_whose_archive_never_says_that_it_heard_are_deleted_and_its_outcome_is_kept()
+    {
+        Open();
+        Report(await Grant(), new AlreadyDone("the report"));
+        await Expect<ArchiveFacts.ImageClosed>();
+        // While it may still be heard the question changes nothing; then the coordinator goes.
+        Sweep(unfinished: false);
+        var probe = _kit.CreateTestProbe();
+        var coordinator = await _node.System.ActorSelection($"/user/image-coordinator/{_job.Id}").ResolveOne(TimeSpan.FromSeconds(5));
+        await probe.WatchAsync(coordinator);
+        await probe.ExpectTerminatedAsync(coordinator, TimeSpan.FromSeconds(120));
+        Assert.Empty(_deleted);
+
+        Sweep(unfinished: false);
+        await Eventually(() => !_deleted.IsEmpty);
+        Open();
+        Assert.Equal(new ImageOutcome.Skipped("the report"), (await Expect<ArchiveFacts.ImageClosed>()).Outcome);
+    }
+
+    [Fact]
+    public async Task An_outcome_that_no_archive_asks_for_in_days_is_forgotten()
+    {
+        Open();
+        Report(await Grant(), new AlreadyDone("the report"));
+        await Expect<ArchiveFacts.ImageClosed>();
+        await Eventually(() =>
+        {
+            // Refused while it may still be heard.
+            Sweep(unfinished: true);
+            return !_deleted.IsEmpty && _folder.Entries(_job.Id) == 0;
+        }, tries: 600);
+    }
+
+    [Fact]
     public async Task An_image_that_is_worked_on_keeps_its_blobs_whatever_their_age()
     {
         Open();
@@ -205,7 +239,7 @@ public sealed class SweepSpecs : IAsyncLifetime
 
     private async Task StopAsync(bool discard)
     {
-        Tell(new ImageCommands.StopImage(_job.Id, discard));
+        Tell(new ImageCommands.StopImage(_job.Id, new ArchiveId("x"), discard));
         // Whatever lease it holds is given back.
         await _kit.FishForMessageAsync(message =>
         {
@@ -237,9 +271,9 @@ public sealed class SweepSpecs : IAsyncLifetime
 
     private async Task<T> Expect<T>() => (T)await _kit.FishForMessageAsync(message => message is T, TimeSpan.FromSeconds(120));
 
-    private static async Task Eventually(Func<bool> holds)
+    private static async Task Eventually(Func<bool> holds, int tries = 200)
     {
-        for (int i = 0; i < 200 && !holds(); i++)
+        for (int i = 0; i < tries && !holds(); i++)
             await Task.Delay(50);
         Assert.True(holds());
     }

@@ -210,7 +210,22 @@ public sealed class ImageStateTests
         Assert.Equal(Now.AddSeconds(300), second.Deadline);
         var small = book.Grant(new Piece(unit with { BlockCount = 1 }, unit, 1, Now), new WorkerId("w"), Now);
         Assert.Equal(Now.AddSeconds(30), small.Deadline);
+        foreach (var lease in book.InFlight)
+            lease.Heard = true;
         Assert.Equal([small], book.Overdue(Now.AddSeconds(31)));
+    }
+
+    [Fact]
+    public void A_lease_of_which_nothing_was_heard_is_overdue_soon()
+    {
+        var settings = new CoordinationSettings();
+        var book = new LeaseBook(1, settings);
+        var unit = new WorkUnit(Stage.Score, 0, 60);
+        var lost = book.Grant(new Piece(unit, unit, 1, Now), new WorkerId("w"), Now);
+        var told = book.Grant(new Piece(unit with { FirstBlock = 60 }, unit, 1, Now), new WorkerId("w"), Now);
+        book.Renew(told, Now.AddSeconds(1));
+        Assert.Empty(book.Overdue(Now + settings.GrantDeadline));
+        Assert.Equal([lost], book.Overdue(Now + settings.GrantDeadline + TimeSpan.FromTicks(1)));
     }
 
     [Fact]

@@ -178,7 +178,7 @@ public sealed class ProtocolSerializerTests : IDisposable
         yield return new ArchiveFacts.ImageClosed(Image, Run, new ImageOutcome.Failed("c", "m"));
         yield return new ArchiveFacts.ImageStopped(Image);
         yield return new ImageCommands.OpenImage(Image, Archive, Run, Policy, Job);
-        yield return new ImageCommands.StopImage(Image, true);
+        yield return new ImageCommands.StopImage(Image, Archive, true);
         yield return new ImageCommands.AcknowledgeOutcome(Image, Run);
         yield return new ImageCommands.SweepImage(Image, true);
         yield return new ImageCommands.RequestLeases(Image, new WorkerId("w"), 2, ["cpu", "cuda"]);
@@ -200,7 +200,7 @@ public sealed class ProtocolSerializerTests : IDisposable
             new LeaseFacts.LeaseFailed(Lease, FailureClass.BlobLost, "gone", Blob, "blob_lost"), new LeaseFacts.LeaseFailed(Lease, FailureClass.Transient, "again", null, null),
             new LeaseFacts.LeaseReturned(Lease),
         ]);
-        yield return new LeaseFacts.LeasesHeld(Image, [Lease, new LeaseId(0, 1)]);
+        yield return new LeaseFacts.LeasesHeld(Image, [Lease, new LeaseId(0, 1)], [new LeaseId(3, 4)]);
         var worker = new WorkerOverview(new WorkerId("w"), "akka.tcp://x", 2, ["cpu"], WorkerPhase.Draining, 12.5, [Image], [new LeaseOverview(Image, "12.3", Stage.Score, 64, 60, 1.5, true)]);
         yield return new BrokerFacts.WorkerPresent(worker);
         yield return new BrokerFacts.WorkerPresent(worker, ["00ff", "11ee"]);

@@ -24,6 +24,10 @@ public sealed class Bbmr : IDisposable
 
     private Bbmr(Process process) => _process = process;
 
+    // Background jobs of a script ignore SIGINT and hand that down, also to a program that a test is to interrupt.
+    private static bool InterruptIgnored { get; } = File.ReadLines("/proc/self/status").FirstOrDefault(line => line.StartsWith("SigIgn:", StringComparison.Ordinal)) is { } line
+        && (Convert.ToUInt64(line[7..].Trim(), 16) & 2) != 0;
+
     /// <summary>Process id, for signals.</summary>
     public int Id => _process.Id;
 
@@ -52,7 +56,8 @@ public sealed class Bbmr : IDisposable
     /// <summary>Starts it.</summary>
     public static Bbmr Start(string folder, IReadOnlyDictionary<string, string> environment, params string[] arguments)
     {
-        var start = new ProcessStartInfo(Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") ?? "dotnet")
+        string program = Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") ?? "dotnet";
+        var start = new ProcessStartInfo(InterruptIgnored ? "env" : program)
         {
             WorkingDirectory = folder,
             UseShellExecute = false,
@@ -60,6 +65,11 @@ public sealed class Bbmr : IDisposable
             RedirectStandardError = true,
             RedirectStandardInput = true,
         };
+        if (InterruptIgnored)
+        {
+            start.ArgumentList.Add("--default-signal=INT");
+            start.ArgumentList.Add(program);
+        }
         start.ArgumentList.Add(Path.Combine(AppContext.BaseDirectory, "bbmr.dll"));
         foreach (string argument in arguments)
             start.ArgumentList.Add(argument);

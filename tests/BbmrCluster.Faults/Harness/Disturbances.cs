@@ -55,6 +55,9 @@ public enum DisturbanceKind
 
     /// <summary>The network is split for less time than removal takes.</summary>
     ShortCut,
+
+    /// <summary>What one node sends to another is lost for longer than removal takes; both reach all others.</summary>
+    OneWayCut,
 }
 
 /// <summary>One thing that happens in a round.</summary>
@@ -96,7 +99,7 @@ public sealed class Dealer(RigShape shape, Random random)
         DisturbanceKind.DatabaseRestart or DisturbanceKind.DatabaseCrash => shape.Postgres,
         DisturbanceKind.DiskFull or DisturbanceKind.DiskLow => shape.Disk,
         DisturbanceKind.CutWorker or DisturbanceKind.ShortCut => shape.Network,
-        DisturbanceKind.CutCoordinator or DisturbanceKind.Split => shape.Network,
+        DisturbanceKind.CutCoordinator or DisturbanceKind.Split or DisturbanceKind.OneWayCut => shape.Network,
         _ => true,
     };
 
@@ -109,18 +112,25 @@ public sealed class Dealer(RigShape shape, Random random)
             DisturbanceKind.KillCoordinator or DisturbanceKind.TermCoordinator or DisturbanceKind.FreezeCoordinator or DisturbanceKind.CutCoordinator => [coordinator],
             DisturbanceKind.Pause or DisturbanceKind.ShortCut => [random.Next(2) == 0 ? worker : coordinator],
             DisturbanceKind.Split => [worker, coordinator],
+            DisturbanceKind.OneWayCut => random.Next(2) == 0 ? [coordinator, Other()] : [Other(), coordinator],
             _ => [],
         };
         double lasts = kind switch
         {
             DisturbanceKind.Pause or DisturbanceKind.ShortCut => 1 + (2 * random.NextDouble()),
-            DisturbanceKind.Split or DisturbanceKind.CutCoordinator or DisturbanceKind.CutWorker => 11 + (random.Next(3) == 0 ? 20 : 4 * random.NextDouble()),
+            DisturbanceKind.Split or DisturbanceKind.CutCoordinator or DisturbanceKind.CutWorker or DisturbanceKind.OneWayCut => 11 + (random.Next(3) == 0 ? 20 : 4 * random.NextDouble()),
             DisturbanceKind.DatabaseRestart or DisturbanceKind.DatabaseCrash => random.Next(2) == 0 ? random.NextDouble() : 6 * random.NextDouble(),
             DisturbanceKind.DiskFull or DisturbanceKind.DiskLow => 2 + (8 * random.NextDouble()),
             DisturbanceKind.KillCoordinator or DisturbanceKind.KillWorker => random.Next(3) == 0 ? 8 * random.NextDouble() : 0,
             _ => 3 * random.NextDouble(),
         };
         return new Disturbance(kind, nodes, 5 * random.NextDouble(), lasts);
+
+        string Other()
+        {
+            string[] others = [worker, .. Enumerable.Range(0, shape.Coordinators).Select(i => $"c{i}").Where(name => name != coordinator)];
+            return others[random.Next(others.Length)];
+        }
     }
 }
 
@@ -190,8 +200,12 @@ public static class Disturber
             default:
                 await Exclusively(Network, async () =>
                 {
-                    rig.Say("cut off " + string.Join(' ', what.Nodes));
-                    rig.Network!.Cut(what.Nodes);
+                    bool oneWay = what.Kind == DisturbanceKind.OneWayCut;
+                    rig.Say(oneWay ? $"lose what {what.Nodes[0]} sends to {what.Nodes[1]}" : "cut off " + string.Join(' ', what.Nodes));
+                    if (oneWay)
+                        rig.Network!.CutOneWay(what.Nodes[0], what.Nodes[1]);
+                    else
+                        rig.Network!.Cut(what.Nodes);
                     await Task.Delay(lasts);
                     rig.Network.Heal();
                     rig.Say("the network is whole");

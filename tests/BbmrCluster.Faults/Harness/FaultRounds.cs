@@ -17,6 +17,7 @@ public sealed class FaultRounds(Rig rig, JobPool pool, int seed)
     private readonly Dealer _dealer = new(rig.Shape, new Random(seed));
     private readonly Random _random = new(unchecked(seed * 31));
     private readonly List<string> _jobs = [];
+    private readonly HashSet<string> _told = new(StringComparer.Ordinal);
     private int _round;
 
     /// <summary>How often each kind happened.</summary>
@@ -170,7 +171,7 @@ public sealed class FaultRounds(Rig rig, JobPool pool, int seed)
     }
 
     // Blobs go a moment after the job has ended. What a frozen worker wrote when it woke, or a coordinator that was killed had
-    // no time to delete, is the janitor's; the hour that it waits before it believes so is made to have passed.
+    // no time to delete, is the janitor's, which believes so after a minute here.
     private async Task NothingLeftAsync()
     {
         string[] left = [];
@@ -182,7 +183,6 @@ public sealed class FaultRounds(Rig rig, JobPool pool, int seed)
             {
                 Janitor++;
                 rig.Say("left for the janitor: " + Path.GetRelativePath(rig.Store, file));
-                Age(file);
             }
             await rig.UntilAsync(() =>
             {
@@ -192,19 +192,9 @@ public sealed class FaultRounds(Rig rig, JobPool pool, int seed)
         }
         catch (FaultException error)
         {
+            // Told once: later rounds are not to blame for it.
+            _told.UnionWith(left);
             throw new FaultException($"{error.Message} {string.Join(' ', left)}", error);
-        }
-    }
-
-    private static void Age(string file)
-    {
-        try
-        {
-            File.SetLastWriteTimeUtc(file, DateTime.UtcNow.AddHours(-2));
-        }
-        catch (FileNotFoundException)
-        {
-            // Gone meanwhile.
         }
     }
 
@@ -212,5 +202,5 @@ public sealed class FaultRounds(Rig rig, JobPool pool, int seed)
         new[] { rig.Store }.Concat(rig.Nodes.SelectMany(node => new[] { "tmp", "blobs" }.Select(name => Path.Combine(rig.Folder, "work-" + node.Name, name))))
             .Where(Directory.Exists).SelectMany(folder => Directory.EnumerateFiles(folder, "*", new EnumerationOptions { RecurseSubdirectories = true, AttributesToSkip = FileAttributes.None, IgnoreInaccessible = true }))
             // A health check at work.
-            .Where(file => !Path.GetFileName(file).StartsWith(".ready-", StringComparison.Ordinal));
+            .Where(file => !Path.GetFileName(file).StartsWith(".ready-", StringComparison.Ordinal) && !_told.Contains(file));
 }

@@ -40,7 +40,7 @@ public sealed class PrivatePostgres : IDisposable
 
     /// <summary>The journal's entries of some persistent actors, for the report of a failed round.</summary>
     public string Entries(IEnumerable<string> ids) => Machine.Output(Shell("psql")[0], [.. Shell("psql")[1..], "-h", _folder, "-U", "bbmr", "-d", "postgres", "-c",
-        "SELECT ordering, persistence_id, sequence_number, deleted, to_timestamp(created / 1000.0) AS created, encode(substring(message for 200), 'escape') AS message FROM journal WHERE " +
+        "SELECT ordering, persistence_id, sequence_number, deleted, timestamp '0001-01-01' + interval '1 second' * (created / 10000000) AS created, encode(substring(message for 200), 'escape') AS message FROM journal WHERE " +
         string.Join(" OR ", ids.Select(id => $"persistence_id LIKE '%{id}'")) + " ORDER BY ordering"]);
 
     public void Dispose()

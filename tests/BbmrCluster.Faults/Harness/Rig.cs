@@ -229,7 +229,7 @@ public sealed class Rig : IAsyncDisposable
             Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") ?? "dotnet", Path.Combine(AppContext.BaseDirectory, "bbmr.dll"), "node", "--name", name, "--roles", roles,
             "--host", host, "--port", port, "--http", string.Create(CultureInfo.InvariantCulture, $"{host}:{http}"), "--seed-nodes", seeds, "--insecure",
             "--work", Path.Combine(Folder, "work-" + name), "--store", Store, "--threads", "1",
-            "--stable-after-seconds", "3", "--heartbeat-pause-seconds", "6", "--drain-seconds", "5", "--janitor-minutes", "1",
+            "--stable-after-seconds", "3", "--heartbeat-pause-seconds", "6", "--drain-seconds", "5", "--janitor-minutes", "1", "--orphan-minutes", "1",
         ];
         if (Network is not null)
             node = ["nsenter", "--net=/run/netns/" + Network.NamespaceOf(name), "--", .. node];

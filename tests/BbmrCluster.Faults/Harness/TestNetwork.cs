@@ -49,11 +49,17 @@ public sealed class TestNetwork : IDisposable
             In(Hub, "link", "set", "p" + node, "master", "br1");
     }
 
+    /// <summary>What one node sends to another is lost; what that one sends arrives, and both reach all others.</summary>
+    public void CutOneWay(string from, string to) => In(NamespaceOf(from), "route", "replace", "blackhole", AddressOf(to) + "/32");
+
     /// <summary>Ends all cuts.</summary>
     public void Heal()
     {
         foreach (string node in _nodes)
+        {
             In(Hub, "link", "set", "p" + node, "master", "br0");
+            In(NamespaceOf(node), "route", "flush", "type", "blackhole");
+        }
     }
 
     public void Dispose()
