@@ -42,6 +42,20 @@ public sealed class MutualTlsTests : IDisposable
     }
 
     [Fact]
+    public async Task A_node_without_TLS_is_told_why_a_cluster_with_TLS_does_not_take_it_in()
+    {
+        using X509Certificate2 authority = Authority("ours");
+        await using ClusterNode first = await StartAsync("first", ["coordinator"], null, WritePfx("first.pfx", authority), WritePem("ours.pem", authority));
+        var told = new TaskCompletionSource<string>(TaskCreationOptions.RunContinuationsAsynchronously);
+        await using ClusterNode plain = await StartAsync("plain", ["coordinator"], first.Address[(first.Address.IndexOf('@', StringComparison.Ordinal) + 1)..], null, null, line =>
+        {
+            if (line.Contains("No node in seed_nodes", StringComparison.Ordinal))
+                told.TrySetResult(line);
+        });
+        Assert.Contains("either every node TLS or none (this node has none)", await told.Task.WaitAsync(TimeSpan.FromMinutes(3)), StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task A_certificate_that_cannot_be_used_is_one_sentence()
     {
         using X509Certificate2 authority = Authority("ours"), other = Authority("theirs");
@@ -60,13 +74,14 @@ public sealed class MutualTlsTests : IDisposable
         }
     }
 
-    private Task<ClusterNode> StartAsync(string name, string[] roles, string? seed, string certificate, string authority)
+    private Task<ClusterNode> StartAsync(string name, string[] roles, string? seed, string? certificate, string? authority, Action<string>? log = null)
     {
         var settings = new Dictionary<string, string>(StringComparer.Ordinal)
         {
             ["roles"] = string.Join(',', roles), ["name"] = name, ["port"] = "0", ["http"] = "127.0.0.1:0", ["work"] = Path.Combine(_folder, "work-" + name), ["store"] = Path.Combine(_folder, "store"),
-            ["tls_certificate"] = certificate, ["tls_authority"] = authority,
         };
+        if (certificate is not null)
+            (settings["tls_certificate"], settings["tls_authority"]) = (certificate, authority!);
         if (seed is not null)
         {
             // A coordinator is a seed itself, so its port must be known.
@@ -75,7 +90,7 @@ public sealed class MutualTlsTests : IDisposable
             settings["port"] = ((IPEndPoint)listener.LocalEndpoint).Port.ToString(CultureInfo.InvariantCulture);
             settings["seed_nodes"] = $"{seed},127.0.0.1:{settings["port"]}";
         }
-        return ClusterNode.StartAsync(NodeSettings.Read(settings, null, _ => null), _ => { });
+        return ClusterNode.StartAsync(NodeSettings.Read(settings, null, _ => null), log ?? (_ => { }));
     }
 
     private async Task UntilAsync(ClusterNode node, string text)

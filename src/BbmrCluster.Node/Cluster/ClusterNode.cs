@@ -218,7 +218,7 @@ public sealed class ClusterNode : IAsyncDisposable
                     AppVersion = options.AppVersion,
                 })
                 .AddHocon(Timing(options), HoconAddMode.Prepend);
-            builder.AddStartup((system, _) => system.ActorOf(JoinWatch.Props(options.StableAfter + options.HeartbeatPause + JoinTime), "join-watch"));
+            builder.AddStartup((system, _) => system.ActorOf(JoinWatch.Props(options.StableAfter + options.HeartbeatPause + JoinTime, string.Join(", ", options.Seeds)), "join-watch"));
             builder.AddStartup((system, _) => system.ActorOf(options.IsCoordinator ? NewsLog.Props(log) : Props.Create<LastCoordinator>(), options.IsCoordinator ? "news-log" : "last-coordinator"));
             if (options.Seeds.Count == 0)
             {

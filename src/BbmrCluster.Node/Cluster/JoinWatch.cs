@@ -7,29 +7,36 @@ namespace BbmrCluster.Node.Cluster;
 /// <summary>
 /// Ends a node that has joined and is not taken up for long. A coordinator that is the first seed and reaches nobody begins
 /// a cluster of its own; it does nothing there, since most of the coordinators must have joined first, but it would never
-/// find to the others either: started again it does.
+/// find to the others either: started again it does. One that reaches nobody tells so, and what that may come from.
 /// </summary>
 internal sealed class JoinWatch : ReceiveActor, IWithTimers
 {
     private readonly Akka.Cluster.Cluster _cluster = Akka.Cluster.Cluster.Get(Context.System);
     private readonly ILoggingAdapter _log = Context.GetLogger();
-    private readonly TimeSpan _limit;
-    private DateTimeOffset? _joined;
+    private static readonly TimeSpan TellAfter = TimeSpan.FromSeconds(20), TellEvery = TimeSpan.FromMinutes(5);
 
-    public JoinWatch(TimeSpan limit)
+    private readonly TimeSpan _limit;
+    private readonly string _seeds;
+    private DateTimeOffset? _joined;
+    private DateTimeOffset _tellAt = Context.System.Scheduler.Now + TellAfter;
+
+    public JoinWatch(TimeSpan limit, string seeds)
     {
-        _limit = limit;
+        (_limit, _seeds) = (limit, seeds);
         Receive<Tick>(_ => Look());
     }
 
     public ITimerScheduler? Timers { get; set; }
 
-    public static Props Props(TimeSpan limit) => Akka.Actor.Props.Create(() => new JoinWatch(limit));
+    /// <param name="limit">How long it may have joined without being taken up.</param>
+    /// <param name="seeds">Whom it asks, for people; empty for nobody.</param>
+    public static Props Props(TimeSpan limit, string seeds) => Akka.Actor.Props.Create(() => new JoinWatch(limit, seeds));
 
     protected override void PreStart() => Timers!.StartPeriodicTimer("tick", Tick.Instance, TimeSpan.FromSeconds(1));
 
     private void Look()
     {
+        TellWhenAlone();
         if (_cluster.State.Members.All(member => !member.UniqueAddress.Equals(_cluster.SelfUniqueAddress) || member.Status is not (MemberStatus.Joining or MemberStatus.WeaklyUp)))
         {
             _joined = null;
@@ -44,6 +51,16 @@ internal sealed class JoinWatch : ReceiveActor, IWithTimers
         // Down first: a member that is not up cannot leave, and the shutdown would wait for that.
         _cluster.Down(_cluster.SelfAddress);
         _ = CoordinatedShutdown.Get(Context.System).Run(CoordinatedShutdown.ClusterDowningReason.Instance);
+    }
+
+    private void TellWhenAlone()
+    {
+        DateTimeOffset now = Context.System.Scheduler.Now;
+        if (_seeds.Length == 0 || _cluster.State.Members.Count > 0 || now < _tellAt)
+            return;
+        _tellAt = now + TellEvery;
+        _log.Warning("No node in seed_nodes ({0}) has taken this one in yet. Do they run, is each the address that it has itself in 'host' and 'port', and has either every node TLS or none (this node has {1})?",
+            _seeds, _cluster.SelfAddress.Protocol.Contains("ssl", StringComparison.Ordinal) ? "TLS" : "none");
     }
 
     private sealed record Tick : INoSerializationVerificationNeeded
