@@ -106,8 +106,8 @@ public sealed class ThreeCoordinatorTests(ThreeCoordinators three) : IClassFixtu
         three.Rounds.RunAsync("a coordinator killed, then all", async job =>
         {
             await BegunAsync(job);
-            await Disturber.RunAsync(Rig, new Disturbance(DisturbanceKind.KillCoordinator, ["c2"], 0, 2), alone: true);
-            await Disturber.RunAsync(Rig, new Disturbance(DisturbanceKind.KillCoordinator, ["c0", "c1", "c2"], 0, 0), alone: true);
+            await Disturber.RunAsync(Rig, job, new Disturbance(DisturbanceKind.KillCoordinator, ["c2"], 0, 2), alone: true);
+            await Disturber.RunAsync(Rig, job, new Disturbance(DisturbanceKind.KillCoordinator, ["c0", "c1", "c2"], 0, 0), alone: true);
         }, images: 6));
 
     [ThreeFact]
@@ -115,7 +115,7 @@ public sealed class ThreeCoordinatorTests(ThreeCoordinators three) : IClassFixtu
         three.Rounds.RunAsync("PostgreSQL down", async job =>
         {
             await BegunAsync(job);
-            await Disturber.RunAsync(Rig, new Disturbance(DisturbanceKind.DatabaseCrash, [], 0, 4), alone: true);
+            await Disturber.RunAsync(Rig, job, new Disturbance(DisturbanceKind.DatabaseCrash, [], 0, 4), alone: true);
         }, images: 6));
 
     [ThreeFact]

@@ -31,7 +31,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
     // What pages that are not closed said last in this run; kept when they leave.
     private readonly Dictionary<int, PageMessages.Changed> _said = [];
     private readonly ProgressRate _rate = new();
-    // Pages whose unfinished images are still to be discarded.
+    // Pages whose images are still to be stopped, since the job is paused or cancelled.
     private readonly List<int> _left = [];
     // Pages that were begun before this actor was started, and have not said yet how far they are.
     private readonly HashSet<int> _unread = [];
@@ -39,6 +39,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
     private int _cursor, _serial, _idle;
     private bool _active, _stopping, _leaving;
     private (ArchivePhase, DateTimeOffset)? _listed;
+    private ArchiveOverview? _overview;
     private DateTimeOffset _toldIndex;
 
     public ArchiveCoordinator(ArchiveId id, IActorRef images, IActorRef index, bool continues, CoordinationSettings settings)
@@ -76,15 +77,23 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
         Command<Terminated>(gone =>
         {
             _watchers.Remove(gone.ActorRef);
+            bool leaving = false;
             foreach (int page in _pages.Where(pair => pair.Value.Ref.Equals(gone.ActorRef)).Select(pair => pair.Key).ToList())
             {
+                leaving = _pages[page].Leaving;
                 _pages.Remove(page);
+                // What it was to stop is still to be stopped.
+                if (!leaving && (State.Paused || State.Cancelled) && !_left.Contains(page))
+                    _left.Add(page);
                 Read(page);
                 if (_said.TryGetValue(page, out var said))
                     _said[page] = said with { Open = 0, Pending = said.Open + said.Pending, Fraction = 0, Waiting = null };
             }
             StopWhenIdle();
-            DiscardLeft();
+            // One that failed is brought back by the reminder: the journal may be away.
+            if (!leaving)
+                return;
+            HaltLeft();
             OpenMore();
         });
         Command<StopWhenWritten>(_ =>
@@ -144,8 +153,12 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
         {
             if (State.Complete)
                 sender.Tell(new ArchiveReplies.ArchiveAccepted(_id, command.Run, State.Images));
-            // Another submission of the same is under way: it is waited for as long as its submitter is there.
-            if (State.Complete || _watchers.ContainsValue(current))
+            // Another submission of the same is under way: it is waited for as long as its submitter is there. This one is
+            // asked for nothing meanwhile, and hears so.
+            bool waits = !State.Complete && _watchers.ContainsValue(current);
+            if (waits)
+                sender.Tell(new ArchiveReplies.ItemsWanted(_id, command.Run, 0, 0));
+            if (State.Complete || waits)
                 return;
         }
         AddWatcher(sender, command.Run);
@@ -242,6 +255,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
             if (page.Told != open)
             {
                 page.Told = open;
+                (page.ClosedAt, page.OnlyListed) = (null, false);
                 page.Ref.Tell(new PageMessages.Work(State.Run!.Value, State.Retry, State.Policy, open));
             }
             // Until it has said what it has, nothing is known of what is left for the next.
@@ -277,7 +291,9 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
                     if (State.ClosedPages.ContainsKey(changed.Page))
                     {
                         _said.Remove(changed.Page);
-                        Leave(changed.Page);
+                        // In a while: an image may ask for an answer once more that it did not get.
+                        if (_pages.TryGetValue(changed.Page, out var closedPage))
+                            closedPage.ClosedAt = Now;
                     }
                     TellIfEnded();
                 });
@@ -294,8 +310,8 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
     private void ReadBegun()
     {
         _unread.UnionWith(Begun());
-        foreach (int number in _unread)
-            Page(number)!.Ref.Tell(new PageMessages.Work(State.Run!.Value, State.Retry, State.Policy, 0));
+        _left.AddRange(_unread);
+        HaltLeft();
     }
 
     private void Read(int page)
@@ -321,16 +337,28 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
     private void Halt(bool discard)
     {
         foreach (var page in _pages.Values.Where(page => !page.Leaving))
-            page.Ref.Tell(new PageMessages.Halt(discard));
+            Halt(page, discard);
     }
 
-    // A page that is leaving has to be gone before it is brought back.
-    private void DiscardLeft()
+    // When the job goes on it is told so, whatever its share was.
+    private static void Halt(PageView page, bool discard)
     {
-        foreach (int number in _left.Where(number => Page(number) is not null).ToList())
+        (page.Told, page.OnlyListed) = (-1, false);
+        page.Ref.Tell(new PageMessages.Halt(discard));
+    }
+
+    /// <summary>Brings back pages whose images may still be worked on, and has them stopped. A page that is leaving has to be gone first.</summary>
+    private void HaltLeft()
+    {
+        if (!State.Paused && !State.Cancelled)
+            _left.Clear();
+        foreach (int number in _left.ToList())
         {
+            if (Page(number) is not { } page)
+                continue;
             _left.Remove(number);
-            Page(number)!.Ref.Tell(new PageMessages.Halt(Discard: true));
+            page.Ref.Tell(new PageMessages.Work(State.Run!.Value, State.Retry, State.Policy, 0));
+            Halt(page, State.Cancelled);
         }
     }
 
@@ -368,15 +396,17 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
         {
             sender.Tell(new ArchiveReplies.ControlAnswered(_id, true, null));
             _left.Clear();
-            if (command.Control == ArchiveControl.Cancel)
-            {
-                _left.AddRange(Begun());
-                DiscardLeft();
-            }
             if (command.Control is ArchiveControl.Pause or ArchiveControl.Cancel)
+            {
+                // Also what an archive before this one opened.
+                _left.AddRange(Begun());
+                HaltLeft();
                 Halt(discard: command.Control == ArchiveControl.Cancel);
+            }
             else
+            {
                 _active = true;
+            }
             OpenMore();
             TellIfEnded();
         });
@@ -390,6 +420,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
         // Pages that hold none of what is asked for need not be read.
         while (list.State is { } wanted && page < State.StoredPages && HasNone(page, wanted))
             from = State.First(++page);
+        bool there = _pages.ContainsKey(page);
         // Pages go with this actor, and what they were asked: the next one answers.
         if (State.Run is null || page >= State.StoredPages || _leaving || Page(page) is not { } view)
         {
@@ -397,6 +428,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
             return;
         }
         int next = State.First(page + 1);
+        (view.ListedAt, view.OnlyListed) = (Now, view.OnlyListed || !there);
         view.Ref.Tell(new PageMessages.List(_id, State.First(page), from, Math.Clamp(list.Count, 1, 100), list.State, Sender, next < State.Images ? next : null));
     }
 
@@ -428,7 +460,10 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
 
     private void Remind()
     {
+        HaltLeft();
         OpenMore();
+        foreach (var (number, _) in _pages.Where(pair => pair.Value.IsDone(Now - _settings.ReminderInterval) && !_unread.Contains(pair.Key)).ToList())
+            Leave(number);
         if (State.Phase == ArchivePhase.Running)
             _rate.Add(Now, Progress());
         TellIndex();
@@ -451,15 +486,20 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
 
     private void TellIndex()
     {
-        if (State.Run is null || _unread.Count > 0 || _index.IsNobody() || _listed == (State.Phase, State.SubmittedAt) && State.Ended)
+        if (State.Run is null || _unread.Count > 0 || _index.IsNobody())
             return;
         _toldIndex = Now;
         var counts = Counts;
         double progress = Progress();
         string? waiting = _said.Values.Select(page => page.Waiting).FirstOrDefault(reason => reason is not null);
-        _index.Tell(new IndexMessages.ArchiveTold(new ArchiveOverview(_id, State.Name, State.Policy.Priority, State.Phase, State.Images, counts.Done, counts.Skipped, counts.Failed,
+        var overview = new ArchiveOverview(_id, State.Name, State.Policy.Priority, State.Phase, State.Images, counts.Done, counts.Skipped, counts.Failed,
             _said.Values.Sum(page => page.Open), progress, State.SubmittedAt, State.EndedAt,
-            State.Phase == ArchivePhase.Running && waiting is null ? _rate.Remaining(progress) : null, waiting)));
+            State.Phase == ArchivePhase.Running && waiting is null ? _rate.Remaining(progress) : null, waiting);
+        // Of one that has ended nothing new is to be said; images of a cancelled one may still be closing.
+        if (State.Ended && _listed == (State.Phase, State.SubmittedAt) && overview == _overview)
+            return;
+        _overview = overview;
+        _index.Tell(new IndexMessages.ArchiveTold(overview));
     }
 
     private void Tell(JobNotification notification)
@@ -477,6 +517,17 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
         public int Told { get; set; } = -1;
 
         public bool Leaving { get; set; }
+
+        /// <summary>Nobody but a list has used it.</summary>
+        public bool OnlyListed { get; set; }
+
+        public DateTimeOffset ListedAt { get; set; }
+
+        /// <summary>When the last of its images was closed.</summary>
+        public DateTimeOffset? ClosedAt { get; set; }
+
+        /// <summary>Whether nobody has had a use for it since then.</summary>
+        public bool IsDone(DateTimeOffset since) => (OnlyListed || ClosedAt <= since) && ListedAt <= since;
     }
 
     private sealed record Reminder : INoSerializationVerificationNeeded, IDeadLetterSuppression

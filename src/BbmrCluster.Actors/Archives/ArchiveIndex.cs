@@ -64,6 +64,7 @@ internal sealed class ArchiveIndex : GroupCommitActor<ImmutableDictionary<Archiv
             ? string.Create(CultureInfo.InvariantCulture, $"{one.Done} done, {one.Skipped} skipped, {one.Failed} failed")
             : string.Create(CultureInfo.InvariantCulture, $"{one.Images} {(one.Images == 1 ? "image" : "images")}"));
 
-    // Counts on the way are not worth a write.
-    private static bool IsSame(ArchiveOverview a, ArchiveOverview b) => a.Phase == b.Phase && a.SubmittedAt == b.SubmittedAt && a.Name == b.Name && a.Priority == b.Priority;
+    // Counts on the way are not worth a write, those at the end are.
+    private static bool IsSame(ArchiveOverview a, ArchiveOverview b) => a.Phase == b.Phase && a.SubmittedAt == b.SubmittedAt && a.Name == b.Name && a.Priority == b.Priority
+        && (b.Phase is not (ArchivePhase.Finished or ArchivePhase.Cancelled) || (a.Done, a.Skipped, a.Failed, a.Open) == (b.Done, b.Skipped, b.Failed, b.Open));
 }

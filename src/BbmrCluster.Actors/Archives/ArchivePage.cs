@@ -24,7 +24,7 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
     private readonly Queue<int> _closedBefore = new();
     private PageMessages.Work? _work;
     private int _cursor;
-    private bool _halting, _discard;
+    private bool _halting, _discard, _opened;
 
     public ArchivePage(ArchiveId archive, int page, IActorRef images, CoordinationSettings settings)
         : base(PageState.Empty)
@@ -43,8 +43,15 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
         Command<ArchiveFacts.ImageClosed>(Close);
         Command<ArchiveFacts.ImageStopped>(stopped =>
         {
-            if (!_halting || !_open.Remove(stopped.ImageId))
+            if (!_open.TryGetValue(stopped.ImageId, out var item))
                 return;
+            // The job went on before it had stopped.
+            if (!_halting)
+            {
+                Ask(item.Index);
+                return;
+            }
+            _open.Remove(stopped.ImageId);
             TellChanged();
         });
         Command<ArchiveFacts.ImageNotified>(Notified);
@@ -99,14 +106,22 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
 
     private void Work(PageMessages.Work work)
     {
+        bool another = _work is not null && (_work.Run != work.Run || _work.Retry != work.Retry);
         _work = work;
-        _halting = false;
+        if (_halting)
+        {
+            // Some that were opened have stopped.
+            _halting = false;
+            _cursor = 0;
+        }
         if (State.Run != work.Run || State.Retry != work.Retry)
             _closedBefore.Clear();
         while (_closedBefore.TryDequeue(out int closed))
             _images.Tell(new ImageCommands.AcknowledgeOutcome(State.Jobs[closed].Id, ImageRun));
         Enqueue(state => state.DecideOpen(work.Run, work.Retry), () =>
         {
+            foreach (var item in another ? _open.Values : Enumerable.Empty<OpenItem>())
+                Ask(item.Index);
             OpenMore();
             TellChanged();
         });
@@ -138,25 +153,36 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
 
     private void Ask(int index)
     {
+        _opened = true;
         var job = State.Jobs[index];
         _images.Tell(new ImageCommands.OpenImage(job.Id, _archive, ImageRun, _work!.Policy, job));
     }
 
     private void Close(ArchiveFacts.ImageClosed closed)
     {
-        if (!_open.TryGetValue(closed.ImageId, out var item))
+        // Also of one that is to stop, and told that it has: it may have closed just before.
+        int index = _open.TryGetValue(closed.ImageId, out var item) ? item.Index : IndexOf(closed.ImageId);
+        if (index < 0 || State.States[index] != ItemState.Pending)
         {
             // Known already: the image may forget it.
             _images.Tell(new ImageCommands.AcknowledgeOutcome(closed.ImageId, closed.Run));
             return;
         }
-        // An answer to an earlier run of an image that is open again: the reminder asks it for this one.
-        if (closed.Run != ImageRun)
+        // An answer to an earlier run of an image that is open again: the reminder asks it for this one. What was done when
+        // failed ones were retried is done.
+        if (_work is null || (closed.Run != ImageRun && (closed.Outcome is ImageOutcome.Failed || !IsOf(_work.Run, closed.Run))))
             return;
-        Enqueue(state => state.DecideClosed(item.Index, closed.Outcome), () =>
+        bool closes = false;
+        Enqueue(state =>
+        {
+            var events = state.DecideClosed(index, closed.Outcome);
+            closes = events.Count > 0;
+            return events;
+        }, () =>
         {
             _images.Tell(new ImageCommands.AcknowledgeOutcome(closed.ImageId, closed.Run));
-            if (!_open.Remove(closed.ImageId))
+            _open.Remove(closed.ImageId);
+            if (!closes)
                 return;
             Context.Parent.Tell(new ArchiveFacts.ImageNotified(closed.ImageId, new JobNotification.ImageFinished(closed.ImageId, closed.Outcome)));
             OpenMore();
@@ -164,6 +190,18 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
         });
         Flush();
     }
+
+    private int IndexOf(ImageId image)
+    {
+        for (int i = 0; i < State.Jobs.Length; i++)
+        {
+            if (State.Jobs[i].Id == image)
+                return i;
+        }
+        return -1;
+    }
+
+    private static bool IsOf(RunId run, RunId imageRun) => imageRun == run || imageRun.Value.StartsWith(run.Value + "-", StringComparison.Ordinal);
 
     private void Notified(ArchiveFacts.ImageNotified fact)
     {
@@ -175,10 +213,14 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
                     item.Fraction = (double)progress.DoneUnits / progress.TotalUnits;
                     break;
                 case JobNotification.ImagePaused paused:
+                    item.WaitingTold = 0;
+                    // Said at every reminder.
+                    if (item.Waiting == paused.Reason)
+                        return;
                     item.Waiting = paused.Reason;
                     TellChanged();
                     break;
-                case JobNotification.ImageResumed:
+                case JobNotification.ImageResumed or JobNotification.ImageStarted:
                     item.Waiting = null;
                     TellChanged();
                     break;
@@ -189,9 +231,10 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
 
     private void Halt(PageMessages.Halt halt)
     {
+        // Images that a pause stopped, or that the page before this one opened, are unfinished. Which they are is not
+        // remembered, but they were opened in order.
+        int more = State.IsFilled && (halt.Discard || (!_halting && !_opened)) ? _mostOpen : 0;
         (_halting, _discard) = (true, halt.Discard);
-        // Images that a pause stopped are unfinished. Which they are is not remembered, but they were opened in order.
-        int more = halt.Discard && State.IsFilled ? _mostOpen : 0;
         for (int i = 0; i < State.Jobs.Length && more > 0; i++)
         {
             if (State.States[i] == ItemState.Pending)
@@ -208,6 +251,9 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
     {
         foreach (var (image, item) in _open)
         {
+            // That it goes on may not have been heard.
+            if (item.Waiting is not null && ++item.WaitingTold > 3)
+                Notified(new ArchiveFacts.ImageNotified(image, new JobNotification.ImageResumed(image)));
             if (_halting)
                 _images.Tell(new ImageCommands.StopImage(image, _archive, _discard));
             else
@@ -242,6 +288,9 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
         public double Fraction { get; set; }
 
         public string? Waiting { get; set; }
+
+        /// <summary>Reminders since it said so last.</summary>
+        public int WaitingTold { get; set; }
     }
 
     private sealed record Reminder : INoSerializationVerificationNeeded, IDeadLetterSuppression

@@ -1,5 +1,4 @@
 using Akka.Actor;
-using Akka.Cluster.Sharding;
 using Akka.Event;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Work;
@@ -54,7 +53,11 @@ internal sealed partial class ImageCoordinator
         if (_active)
             Announce();
         else if (State.Job is null || State.InProgress)
-            Context.Parent.Tell(new Passivate(StopWhenWritten.Instance));
+        {
+            // Whoever opens it brings its job along, so nothing in the journal is needed either.
+            _forgetting = true;
+            DeleteMessages(LastSequenceNr);
+        }
         Continue();
     }
 

@@ -46,7 +46,7 @@ internal sealed partial class ImageCoordinator
         if (_unserved && granted.Count > 0)
         {
             _unserved = false;
-            Notify(new JobNotification.ImageResumed(_id));
+            WaitsNoMore();
         }
         Sender.Tell(new LeaseReplies.LeasesGranted(_id, granted, exhausted));
         if (exhausted)
@@ -58,12 +58,20 @@ internal sealed partial class ImageCoordinator
         if (_unserved || !Working || _book.InFlight.Count > 0)
             return;
         _unserved = true;
-        Notify(new JobNotification.ImagePaused(_id, notice.Lacks switch
+        Waits(notice.Lacks switch
         {
             Lack.Worker => "no worker is there, or all are drained",
             Lack.DeviceClass => $"no worker has devices of the class {State.Job!.DeviceClass}",
             _ => $"no worker has the weights that the job names ({string.Join(", ", State.Job!.WeightHashes.Keys.Order(StringComparer.Ordinal))}); give all nodes the same models",
-        }));
+        });
+    }
+
+    private void Waits(string reason) => Notify(new JobNotification.ImagePaused(_id, _waitsFor = reason));
+
+    private void WaitsNoMore()
+    {
+        _waitsFor = null;
+        Notify(new JobNotification.ImageResumed(_id));
     }
 
     private Piece? Next()
@@ -186,8 +194,8 @@ internal sealed partial class ImageCoordinator
         }
         else
         {
-            lease.Closing = false;
-            Failed(lease, FailureClass.Transient, "the worker ended without a result", null, null);
+            // What its worker told before got lost on the way: ends are repeated, results are not.
+            Lost(lease, "the worker ended without a result");
         }
     }
 
@@ -288,7 +296,7 @@ internal sealed partial class ImageCoordinator
         _probeAt = Now + _settings.FullPollInterval;
         _pausedAfter = Math.Max(_pausedAfter, _book.Latest);
         if (first && Working)
-            Notify(new JobNotification.ImagePaused(_id, reason));
+            Waits(reason);
     }
 
     private void Unpause()
@@ -296,6 +304,6 @@ internal sealed partial class ImageCoordinator
         if (!Paused)
             return;
         _full.Clear();
-        Notify(new JobNotification.ImageResumed(_id));
+        WaitsNoMore();
     }
 }

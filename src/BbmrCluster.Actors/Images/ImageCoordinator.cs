@@ -31,6 +31,9 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     // An outcome is told so often; an archive that says nothing to it is gone, and asks when it is back.
     private const int OutcomeTold = 12;
 
+    // Archives ask for what they have open at every reminder. One that has not asked for so many is gone, or its order to stop is.
+    private const int Unwanted = 24;
+
     // Results that somebody waits for are journaled so many times sooner than others.
     private const int WantedSooner = 5;
 
@@ -53,12 +56,12 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     private readonly HashSet<int> _openGroups = [];
 
     private LeaseBook _book;
-    private DateTimeOffset _lastWrite, _lastCounted, _lastAnnounced, _lastAsked, _lastTold, _probeAt, _stopBy;
+    private DateTimeOffset _lastWrite, _lastCounted, _lastAnnounced, _lastAsked, _lastTold, _probeAt, _stopBy, _forgetAt;
     private DateTimeOffset? _commitAt;
-    private bool _active, _allocating, _reconstructed, _forgetting, _onlyCurrent, _discard, _rejected;
-    private int _pausedAfter, _counts, _announced, _told;
+    private bool _active, _opening, _allocating, _reconstructed, _forgetting, _onlyCurrent, _discard, _rejected;
+    private int _pausedAfter, _counts, _announced, _told, _unwanted;
     private IActorRef? _stopping;
-    private string? _weights;
+    private string? _weights, _waitsFor;
     private bool _unserved;
     // Closed before this actor was started: whoever is to hear of it may not have.
     private bool _unheard;
@@ -86,8 +89,13 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         {
             foreach (var lease in held.Waiting.Select(_book.Find).OfType<Lease>())
                 _book.Renew(lease, Now);
-            foreach (var lease in held.Running.Select(_book.Find).OfType<Lease>())
-                lease.Heard = true;
+            foreach (var id in held.Running)
+            {
+                if (_book.Find(id) is { } lease)
+                    lease.Heard = true;
+                else if (_book.IsOurs(id))
+                    Sender.Tell(new LeaseReplies.LeaseCancelled(_id, id));
+            }
         });
         Command<Terminated>(gone =>
         {
@@ -123,7 +131,12 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
             MaybeFlush();
         });
         Command<DeleteMessagesSuccess>(_ => Forgotten());
-        Command<DeleteMessagesFailure>(_ => Forgotten());
+        Command<DeleteMessagesFailure>(_ =>
+        {
+            // Once more in a while: the database may be away.
+            _forgetting = false;
+            _forgetAt = Now + _settings.ReminderInterval;
+        });
         Command<ImageCommands.SweepImage>(Sweep);
         Command<BlobsDeleted>(Deleted);
         Command<StopWhenWritten>(_ => EnqueueAndFlush(_ => [], StopWhenDeleted));
@@ -138,7 +151,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
 
     private double SecondsSinceCounted => (Now - _lastCounted).TotalSeconds;
 
-    private bool Working => _active && State.InProgress && _stopping is null && !_deleting;
+    private bool Working => _active && !_opening && State.InProgress && _stopping is null && !_deleting;
 
     private bool Paused => _full.Count > 0;
 
@@ -187,29 +200,36 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
 
     private void Open(ImageCommands.OpenImage command)
     {
+        // It is on its way out, and whoever wants it asks again.
+        if (_stopping is not null || (_forgetting && State.InProgress))
+            return;
+        _unwanted = 0;
         bool known = _watchers.TryGetValue(command.ArchiveId, out var watcher) && watcher.Run == command.Run;
         _watchers[command.ArchiveId] = (Sender, command.Run);
-        if (State.Outcome is { } outcome && (known || State.Run == command.Run))
+        // Unless it is just being opened anew: then that is the outcome of before.
+        if (!_active && State.Outcome is { } outcome && (known || State.Run == command.Run))
         {
             (_told, _lastTold) = (0, Now);
             Sender.Tell(new ArchiveFacts.ImageClosed(_id, command.Run, outcome));
             return;
         }
-        if (known && _active && watcher.Ref.Equals(Sender))
-            return;
         if (_active)
         {
-            NotifyStarted(Sender);
+            if (!known || !watcher.Ref.Equals(Sender))
+                NotifyStarted(Sender);
+            // Told again and again, since it may have got lost.
+            if (_waitsFor is { } reason)
+                Sender.Tell(new ArchiveFacts.ImageNotified(_id, new JobNotification.ImagePaused(_id, reason)));
             return;
         }
-        _active = true;
+        _active = _opening = true;
         _forgetting = false;
-        _stopping = null;
         _lastCounted = Now;
         _book.Clear();
         DropLeases(_ => true);
         Enqueue(state => state.DecideOpen(command.Run, command.Policy, command.Job), () =>
         {
+            _opening = false;
             foreach (var (archive, _) in _watchers.Values)
                 NotifyStarted(archive);
             Announce();
@@ -238,7 +258,9 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     // Also to one that was started again, which does not know how far the image is.
     private void NotifyStarted(IActorRef archive)
     {
-        archive.Tell(new ArchiveFacts.ImageNotified(_id, new JobNotification.ImageStarted(_id, State.Job!.DisplayName, State.Tally.ResumedLeases)));
+        if (State.Job is not { } job)
+            return;
+        archive.Tell(new ArchiveFacts.ImageNotified(_id, new JobNotification.ImageStarted(_id, job.DisplayName, State.Tally.ResumedLeases)));
         if (State.Facts is not null)
             archive.Tell(new ArchiveFacts.ImageNotified(_id, new JobNotification.ImageProgressed(_id, State.Progress)));
     }
@@ -248,6 +270,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         _active = false;
         _full.Clear();
         _unserved = false;
+        _waitsFor = null;
         _book.Clear();
         ForgetBlocks();
         CancelLeases();
@@ -287,26 +310,32 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
 
     private void Forgotten()
     {
-        if (_forgetting && !State.InProgress)
+        if (_forgetting && !_active)
             Context.Parent.Tell(new Passivate(StopWhenWritten.Instance));
     }
 
     private void Stop(ImageCommands.StopImage command)
     {
-        _watchers.Remove(command.ArchiveId);
-        _unheard &= !command.Discard;
+        bool waited = _watchers.Remove(command.ArchiveId);
+        // One that closed meanwhile: that it is written down has not been said.
+        _unheard = !command.Discard && (_unheard || (waited && State.Outcome is not null));
         // Active but not in progress: it is being opened, which ends before it stops.
         if (_watchers.Count > 0 || !(_active || (command.Discard && State.InProgress)))
         {
             Sender.Tell(new ArchiveFacts.ImageStopped(_id));
             return;
         }
-        _stopping = Sender;
-        _discard = command.Discard;
-        _stopBy = Now + _settings.StopTimeout;
+        BeginStop(Sender, command.Discard);
+        Continue();
+    }
+
+    // Said again and again until it has stopped.
+    private void BeginStop(IActorRef archive, bool discard)
+    {
+        (_discard, _stopBy) = _stopping is null ? (discard, Now + _settings.StopTimeout) : (_discard || discard, _stopBy);
+        _stopping = archive;
         _broker.Tell(new BrokerFacts.ImageGone(_id));
         CancelLeases();
-        Continue();
     }
 
     private void CancelLeases()
@@ -337,19 +366,31 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
             Announce();
         if (_stopping is { } archive && Settled && (!_book.Busy || Now >= _stopBy))
         {
-            _stopping = null;
             _active = false;
             if (_discard && State.InProgress)
             {
-                EnqueueAndFlush(state => state.DecideFailure("cancelled", $"{state.Job!.DisplayName}: cancelled"), () => archive.Tell(new ArchiveFacts.ImageStopped(_id)));
+                EnqueueAndFlush(state => state.DecideFailure("cancelled", $"{state.Job!.DisplayName}: cancelled"), () =>
+                {
+                    _stopping = null;
+                    archive.Tell(new ArchiveFacts.ImageStopped(_id));
+                });
                 return;
             }
+            _stopping = null;
+            // It ended before it could be stopped, which whoever stopped it waits for no more.
+            if (State.Outcome is { } outcome)
+            {
+                _unheard = true;
+                archive.Tell(new ArchiveFacts.ImageClosed(_id, State.Run, outcome));
+            }
             archive.Tell(new ArchiveFacts.ImageStopped(_id));
+            if (_unheard)
+                return;
             Context.Parent.Tell(new Passivate(StopWhenWritten.Instance));
         }
         // The blobs of an image go when no worker can write another one. A worker may have brought it back by repeating itself:
         // its archive, which asks for it later, must find the outcome, or the image would be done again.
-        if (State.Outcome is not null && !_unheard && _watchers.Count == 0 && !_book.Busy && Settled && !_forgetting)
+        if (State.Outcome is not null && !_unheard && _watchers.Count == 0 && !_book.Busy && Settled && !_forgetting && Now >= _forgetAt)
         {
             _forgetting = true;
             DeleteBlobs();
@@ -375,7 +416,16 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         var silence = Now - _lastAnnounced;
         if (Working && (silence >= _settings.ReminderInterval || (silence >= UnheardInterval && Now - _lastAsked >= UnheardInterval && Next() is not null)))
             Announce();
+        // Somebody else, or another lease, did what there was no room for, or it has to be made ready anew.
+        if (Paused && _full.All(unit => State.IsDone(unit) || !State.IsReady(unit)))
+            Unpause();
         RepeatOutcome();
+        // In ticks: a process that was frozen must hear of its archive first.
+        if (_active && _stopping is null && ++_unwanted * _settings.TickInterval >= _settings.ReminderInterval * Unwanted)
+        {
+            _watchers.Clear();
+            BeginStop(ActorRefs.Nobody, discard: false);
+        }
         Continue();
         // Brought back by a late message for an image that is forgotten, or of which its archive will ask.
         if ((State.Job is null || _unheard) && !_active && _watchers.Count == 0 && Settled)

@@ -56,6 +56,9 @@ internal sealed class LeaseBook(long epoch, CoordinationSettings settings)
     /// <summary>Number of the latest lease.</summary>
     public int Latest => _number;
 
+    /// <summary>Whether it was granted here, now held or not.</summary>
+    public bool IsOurs(LeaseId id) => id.Epoch == epoch && id.Number <= _number;
+
     public Lease? Find(LeaseId id) => _inFlight.GetValueOrDefault(id);
 
     public int TakeBisected() => (Bisected, Bisected = 0).Item1;

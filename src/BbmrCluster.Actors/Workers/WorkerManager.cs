@@ -61,7 +61,7 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
             _draining = assignment.Draining;
             if (begins)
             {
-                ReturnWaiting(_ => true);
+                ReturnWaiting((_, _) => true);
                 Present();
             }
             Ask();
@@ -82,11 +82,17 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         });
         Receive<LeaseReplies.LeaseCancelled>(cancelled =>
         {
-            if (_held.TryGetValue((cancelled.ImageId, cancelled.Lease), out var held))
+            if (!_held.TryGetValue((cancelled.ImageId, cancelled.Lease), out var held))
+                return;
+            if (held.StartedAt is null)
             {
-                held.CancelledAt ??= Now;
-                held.Cancellation.Cancel();
+                // Its device may be at another lease for long.
+                ReturnWaiting((key, _) => key == (cancelled.ImageId, cancelled.Lease));
+                Ask();
+                return;
             }
+            held.CancelledAt ??= Now;
+            held.Cancellation.Cancel();
         });
         Receive<LeaseReplies.LeasesAcknowledged>(known =>
         {
@@ -97,9 +103,14 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         Receive<DeviceMessages.DeviceStarted>(started =>
         {
             if (_held.TryGetValue((started.ImageId, started.Lease), out var held))
-                held.StartedAt ??= Now;
+                held.HeardAt = held.StartedAt ??= Now;
         });
-        Receive<DeviceMessages.DeviceReport>(report => Tell(report.ImageId, new LeaseFacts.LeaseReported(report.Lease, report.Report)));
+        Receive<DeviceMessages.DeviceReport>(report =>
+        {
+            if (_held.TryGetValue((report.ImageId, report.Lease), out var held))
+                held.HeardAt = Now;
+            Tell(report.ImageId, new LeaseFacts.LeaseReported(report.Lease, report.Report));
+        });
         Receive<TellNow>(_ => TellAll());
         Receive<DeviceMessages.DeviceEnded>(Release);
         Receive<Terminated>(gone =>
@@ -130,7 +141,7 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
             _leaving = Sender;
             // Nothing new: the broker gives its images to others at once.
             _broker.Tell(new BrokerCommands.DrainWorker(_id));
-            ReturnWaiting(_ => true);
+            ReturnWaiting((_, _) => true);
             LeaveWhenIdle();
         });
         // The broker's answer to that.
@@ -284,9 +295,9 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
     }
 
     // Leases that no device has begun go back to where they came from.
-    private void ReturnWaiting(Func<Device, bool> which)
+    private void ReturnWaiting(Func<(ImageId Image, LeaseId Lease), Held, bool> which)
     {
-        foreach (var (key, held) in _held.Where(pair => pair.Value.StartedAt is null && which(pair.Value.Device)).ToList())
+        foreach (var (key, held) in _held.Where(pair => pair.Value.StartedAt is null && which(pair.Key, pair.Value)).ToList())
         {
             held.Cancellation.Cancel();
             _held.Remove(key);
@@ -330,6 +341,8 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         FindStuck();
         ReadWeights();
         Present();
+        // Results before the ends that follow them.
+        TellAll();
         foreach (var image in _unacknowledged.GroupBy(pair => pair.Key.Image, pair => pair.Value))
         {
             foreach (var ends in image.Chunk(MostTold))
@@ -345,16 +358,18 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         Ask();
     }
 
-    // A device that does not hear that its lease was taken back hangs: what waits for it must not wait with it.
+    // A device that does not hear that its lease was taken back, or gives no sign of life for as long as the slowest stage may
+    // take, hangs: what waits for it must not wait with it.
     private void FindStuck()
     {
-        foreach (var (key, held) in _held.Where(pair => pair.Value is { StartedAt: not null, CancelledAt: { } at } && Now - at > _settings.ReminderInterval * 2).ToList())
+        foreach (var (key, held) in _held.Where(pair => pair.Value.StartedAt is not null
+            && (Now - pair.Value.CancelledAt > _settings.ReminderInterval * 2 || Now - pair.Value.HeardAt > _settings.FirstDeadline)).ToList())
         {
             _log.Warning("Device {Device} does not answer; lease {Lease} of image {Image} was taken back from it", held.Device.Name, key.Lease, key.Image);
             held.Device.Stuck = true;
             _held.Remove(key);
             held.Device.Leases--;
-            ReturnWaiting(device => device.Stuck);
+            ReturnWaiting((_, waiting) => waiting.Device.Stuck);
         }
     }
 
@@ -392,6 +407,9 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         public DateTimeOffset? StartedAt { get; set; }
 
         public DateTimeOffset? CancelledAt { get; set; }
+
+        /// <summary>Its device's last sign of life.</summary>
+        public DateTimeOffset? HeardAt { get; set; }
     }
 
     private sealed record WeightsRead(IReadOnlyList<string>? Keys) : INoSerializationVerificationNeeded, IDeadLetterSuppression;

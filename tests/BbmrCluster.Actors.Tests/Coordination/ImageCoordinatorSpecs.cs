@@ -147,6 +147,79 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
     }
 
     [Fact]
+    public async Task An_image_that_waited_for_room_goes_on_when_another_did_what_there_was_none_for()
+    {
+        Open(new RunId("one"));
+        var ingest = await Grant();
+        Report(ingest, new ImageProbed(Facts()));
+        Report(ingest, new StripIngested(new StripBlobs(0, Raw: new BlobRef("first", 1, "h"))));
+        Report(ingest, new StripIngested(new StripBlobs(1, Raw: new BlobRef("second", 1, "h"))));
+        await End(ingest);
+        var score = await Grant();
+        Tell(new LeaseFacts.LeasesTold(_job.Id, [new LeaseFacts.LeaseFailed(score.Lease, FailureClass.StoreFull, "no room", null, null)]));
+        await Notified<JobNotification.ImagePaused>();
+        // Whoever has it open is told every time it asks.
+        Open(new RunId("one"));
+        Assert.Equal("no room", (await Notified<JobNotification.ImagePaused>()).Reason);
+
+        var sse = new double[60, 3];
+        for (int block = 0; block < 60; block++)
+            (sse[block, 0], sse[block, 1], sse[block, 2]) = (1, 2, 3);
+        // A late result of a lease of before.
+        Tell(new LeaseFacts.LeasesTold(_job.Id, [new LeaseFacts.LeaseReported(new LeaseId(7, 7), new BlocksScored(score.Work.FirstBlock, sse))]));
+        await Notified<JobNotification.ImageResumed>();
+        var other = await Grant();
+        Assert.Equal((Stage.Score, 60), (other.Work.Stage, other.Work.FirstBlock + score.Work.FirstBlock));
+    }
+
+    [Fact]
+    public async Task Results_that_got_lost_are_made_again_and_use_up_no_attempt()
+    {
+        Open(new RunId("one"));
+        for (int i = 0; i < new WorkPolicy().Attempts + 1; i++)
+            await End(await Grant());
+        Assert.Equal(Stage.Ingest, (await Grant()).Work.Stage);
+    }
+
+    [Fact]
+    public async Task An_outcome_is_kept_when_its_image_is_stopped_before_its_archive_has_heard_it()
+    {
+        Open(new RunId("one"));
+        var ingest = await Grant();
+        Report(ingest, new AlreadyDone("the report"));
+        await Expect<ArchiveFacts.ImageClosed>();
+        Tell(new ImageCommands.StopImage(_job.Id, new ArchiveId("x"), false));
+        await Expect<ArchiveFacts.ImageStopped>();
+        await End(ingest);
+        await GoneAsync(kill: false);
+        Open(new RunId("one"));
+        var answer = await _kit.FishForMessageAsync(message => message is ArchiveFacts.ImageClosed or ArchiveFacts.ImageNotified, TimeSpan.FromSeconds(120));
+        Assert.Equal(new ImageOutcome.Skipped("the report"), Assert.IsType<ArchiveFacts.ImageClosed>(answer).Outcome);
+    }
+
+    [Fact]
+    public async Task An_image_that_no_archive_asks_for_any_more_stops_and_keeps_what_is_done()
+    {
+        Open(new RunId("one"));
+        var ingest = await Grant();
+        Report(ingest, new ImageProbed(Facts()));
+        await End(ingest);
+        await GoneAsync(kill: false);
+        Open(new RunId("one"));
+        Assert.NotNull((await Grant()).Work.Facts);
+    }
+
+    [Fact]
+    public async Task A_running_lease_that_is_held_no_more_is_cancelled_again()
+    {
+        Open(new RunId("one"));
+        var ingest = await Grant();
+        await End(ingest);
+        Tell(new LeaseFacts.LeasesHeld(_job.Id, [], [ingest.Lease, new LeaseId(999, 1)]));
+        Assert.Equal(ingest.Lease, (await Expect<LeaseReplies.LeaseCancelled>()).Lease);
+    }
+
+    [Fact]
     public async Task An_archive_that_was_started_again_stops_what_it_opened_before()
     {
         Open(new RunId("one"));
@@ -250,6 +323,9 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
             // It was quick.
         }
     }
+
+    private async Task<T> Notified<T>()
+        where T : JobNotification => (T)((ArchiveFacts.ImageNotified)await _kit.FishForMessageAsync(message => message is ArchiveFacts.ImageNotified { Notification: T }, TimeSpan.FromSeconds(120))).Notification;
 
     private async Task<T> Expect<T>() => (T)await _kit.FishForMessageAsync(message => message is T, TimeSpan.FromSeconds(120));
 }

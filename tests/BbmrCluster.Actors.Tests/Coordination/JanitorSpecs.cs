@@ -166,9 +166,18 @@ public sealed class SweepSpecs : IAsyncLifetime
         await StopAsync(discard: false);
 
         Sweep(unfinished: true);
-        await Eventually(() => _deleted.Count == 1);
-        Open();
-        var anew = await Grant();
+        await Eventually(() => _deleted.Count == 1 && _folder.Entries(_job.Id) == 0);
+        // As a page does, until it is heard.
+        LeaseReplies.GrantedLease? granted = null;
+        await Eventually(() =>
+        {
+            if (granted is not null)
+                return true;
+            Open();
+            Tell(new ImageCommands.RequestLeases(_job.Id, Worker, 1, []));
+            return (granted = Expect<LeaseReplies.LeasesGranted>().Result.Leases is [var one, ..] ? one : null) is not null;
+        });
+        var anew = granted!;
         Assert.Equal(Stage.Ingest, anew.Work.Stage);
         Assert.Empty(anew.Work.Strips);
     }

@@ -56,6 +56,12 @@ public enum DisturbanceKind
     /// <summary>The network is split for less time than removal takes.</summary>
     ShortCut,
 
+    /// <summary>The job is paused, and resumed.</summary>
+    JobPause,
+
+    /// <summary>The job is cancelled, and retried.</summary>
+    JobCancel,
+
     /// <summary>What one node sends to another is lost for longer than removal takes; both reach all others.</summary>
     OneWayCut,
 }
@@ -137,13 +143,14 @@ public sealed class Dealer(RigShape shape, Random random)
 /// <summary>Makes disturbances happen to a rig, and undoes them.</summary>
 public static class Disturber
 {
-    private static readonly SemaphoreSlim Database = new(1), Disk = new(1), Network = new(1);
+    private static readonly SemaphoreSlim Database = new(1), Disk = new(1), Network = new(1), Operator = new(1);
 
     /// <summary>Waits for its moment, does it, and ends when it is undone.</summary>
     /// <param name="rig">The rig.</param>
+    /// <param name="job">The job that runs.</param>
     /// <param name="what">What to do.</param>
     /// <param name="alone">Nothing else happens in this round: nodes end with exactly the code that is promised.</param>
-    public static async Task RunAsync(Rig rig, Disturbance what, bool alone)
+    public static async Task RunAsync(Rig rig, string job, Disturbance what, bool alone)
     {
         await Task.Delay(TimeSpan.FromSeconds(what.After));
         RigNode[] nodes = [.. what.Nodes.Select(name => rig[name])];
@@ -165,6 +172,18 @@ public static class Disturber
                 await Task.Delay(lasts);
                 rig.Say("undo the drain of " + what.Nodes[0]);
                 await rig.SendAsync(HttpMethod.Delete, $"/v1/nodes/{what.Nodes[0]}/drain");
+                break;
+            case DisturbanceKind.JobPause or DisturbanceKind.JobCancel:
+                // Two of them at once would be two operators who do not agree.
+                await Exclusively(Operator, async () =>
+                {
+                    (string order, string back) = what.Kind == DisturbanceKind.JobPause ? ("pause", "resume") : ("cancel", "retry");
+                    rig.Say(order + " the job");
+                    await rig.SendAsync(HttpMethod.Post, $"/v1/jobs/{job}/{order}", mayConflict: true);
+                    await Task.Delay(lasts);
+                    rig.Say(back + " the job");
+                    await rig.SendAsync(HttpMethod.Post, $"/v1/jobs/{job}/{back}", mayConflict: true);
+                });
                 break;
             case DisturbanceKind.Pause:
                 rig.Say("stop " + nodes[0].Name);

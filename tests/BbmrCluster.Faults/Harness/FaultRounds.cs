@@ -31,19 +31,20 @@ public sealed class FaultRounds(Rig rig, JobPool pool, int seed)
 
     /// <summary>A round with these disturbances.</summary>
     /// <exception cref="FaultException">The system broke a promise.</exception>
-    public Task RunAsync(IReadOnlyList<Disturbance> disturbances) => RunAsync(string.Join(", ", disturbances), async _ =>
+    public Task RunAsync(IReadOnlyList<Disturbance> disturbances) => RunAsync(string.Join(", ", disturbances), async job =>
     {
-        await Task.WhenAll(disturbances.Select(one => Task.Run(() => Disturber.RunAsync(rig, one, alone: disturbances.Count == 1))));
+        await Task.WhenAll(disturbances.Select(one => Task.Run(() => Disturber.RunAsync(rig, job, one, alone: disturbances.Count == 1))));
         foreach (Disturbance one in disturbances)
             Counts[one.Kind] = Counts.GetValueOrDefault(one.Kind) + 1;
-    });
+    }, mayBeSkipped: disturbances.Any(one => one.Kind == DisturbanceKind.JobCancel));
 
     /// <summary>A round in which something happens to a job while it runs; all is whole again when that ends.</summary>
     /// <param name="what">For the log.</param>
     /// <param name="during">Is told the job's id.</param>
     /// <param name="images">Images of the job; null for some.</param>
+    /// <param name="mayBeSkipped">Whether an image that was finished when the job was given up may count as skipped by the next try.</param>
     /// <exception cref="FaultException">The system broke a promise.</exception>
-    public async Task RunAsync(string what, Func<string, Task> during, int? images = null)
+    public async Task RunAsync(string what, Func<string, Task> during, int? images = null, bool mayBeSkipped = false)
     {
         int round = ++_round;
         string kind = images is null ? JobPool.Kinds[_random.Next(JobPool.Kinds.Length)] : "rescale";
@@ -60,7 +61,7 @@ public sealed class FaultRounds(Rig rig, JobPool pool, int seed)
         await during(job);
         JsonElement status = await FinishedAsync(job);
         rig.Say(string.Create(CultureInfo.InvariantCulture, $"finished after {Stopwatch.GetElapsedTime(started).TotalSeconds:0.0} s: {status.GetProperty("done").GetInt32()} done, {status.GetProperty("failed").GetInt32()} failed"));
-        await CheckJobsAsync(job, status, items);
+        await CheckJobsAsync(job, status, items, mayBeSkipped);
         CheckOutputs(outputs, items, round);
         await NothingLeftAsync();
         await rig.ReadyAsync();
@@ -110,17 +111,19 @@ public sealed class FaultRounds(Rig rig, JobPool pool, int seed)
     }
 
     // Every image is counted once, in the right way, and no earlier job is forgotten.
-    private async Task CheckJobsAsync(string job, JsonElement status, IReadOnlyList<PoolItem> items)
+    private async Task CheckJobsAsync(string job, JsonElement status, IReadOnlyList<PoolItem> items, bool mayBeSkipped)
     {
         int good = items.Count(item => item.Hashes is not null);
         var counts = (Images: status.GetProperty("images").GetInt32(), Done: status.GetProperty("done").GetInt32(), Skipped: status.GetProperty("skipped").GetInt32(), Failed: status.GetProperty("failed").GetInt32());
         JsonElement listed = (await rig.AskAsync($"/v1/jobs/{job}/images")).GetProperty("items");
-        if (counts != (items.Count, good, 0, items.Count - good))
+        int skipped = mayBeSkipped ? counts.Skipped : 0;
+        if (counts != (items.Count, good - skipped, skipped, items.Count - good))
             throw new FaultException($"{good} of {items.Count} images are good, and the job says {counts}: {listed}");
         foreach (JsonElement image in listed.EnumerateArray())
         {
             PoolItem item = items.Single(item => image.GetProperty("input").GetString()!.EndsWith("/" + item.Name, StringComparison.Ordinal));
-            if (image.GetProperty("state").GetString() != (item.Hashes is null ? "failed" : "done"))
+            string state = image.GetProperty("state").GetString()!;
+            if (state != (item.Hashes is null ? "failed" : "done") && !(mayBeSkipped && state == "skipped"))
                 throw new FaultException($"{item.Name}: {image}");
         }
         Dictionary<string, string> all = (await rig.AskAsync("/v1/jobs?count=1000")).GetProperty("items").EnumerateArray()

@@ -141,8 +141,8 @@ public sealed class Rig : IAsyncDisposable
         return answer!.Value;
     }
 
-    /// <summary>Sends a request to the coordinators in turn until one accepts it; a refusal fails the round.</summary>
-    public async Task<JsonElement?> SendAsync(HttpMethod method, string path, object? body = null, string? key = null)
+    /// <summary>Sends a request to the coordinators in turn until one accepts it; a refusal fails the round. An order that comes too late is no refusal where it <paramref name="mayConflict"/>.</summary>
+    public async Task<JsonElement?> SendAsync(HttpMethod method, string path, object? body = null, string? key = null, bool mayConflict = false)
     {
         JsonElement? accepted = null;
         await UntilAsync(async () =>
@@ -163,7 +163,9 @@ public sealed class Rig : IAsyncDisposable
                         accepted = text.Length == 0 ? null : JsonDocument.Parse(text).RootElement;
                         return true;
                     }
-                    if ((int)answer.StatusCode is 400 or 422)
+                    if ((int)answer.StatusCode == 409 && mayConflict)
+                        return true;
+                    if ((int)answer.StatusCode is 400 or 409 or 422)
                         throw new FaultException($"{method} {path} was refused by {node.Name}: {text}");
                 }
                 catch (Exception error) when (error is HttpRequestException or TaskCanceledException or IOException or InvalidOperationException and not FaultException)
