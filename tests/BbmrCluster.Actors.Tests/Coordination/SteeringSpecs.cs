@@ -30,10 +30,8 @@ public sealed class SteeringSpecs : IDisposable
     [Fact]
     public async Task A_job_that_is_resumed_before_it_has_stopped_goes_on()
     {
-        Block(work => work.Stage == Stage.Score);
         await using var node = await TestNode.StartAsync(_world, _folder, settings: OnePage);
-        await using var run = await node.Client.SubmitAsync(new ArchiveSpec(Jobs(6)));
-        Assert.True(_blocked.Wait(Long));
+        await using var run = await SubmitAsync(node, 6, blockedAt: Stage.Score);
         Assert.True(await node.Client.PauseAsync(run.Id));
         Assert.True(await node.Client.ResumeAsync(run.Id));
         _letGo.Set();
@@ -43,10 +41,8 @@ public sealed class SteeringSpecs : IDisposable
     [Fact]
     public async Task A_job_that_is_paused_after_its_coordinator_died_stops_what_that_had_opened()
     {
-        Block(work => work.Stage == Stage.Score);
         await using var node = await TestNode.StartAsync(_world, _folder, settings: OnePage);
-        await using var run = await node.Client.SubmitAsync(new ArchiveSpec(Jobs(6)));
-        Assert.True(_blocked.Wait(Long));
+        await using var run = await SubmitAsync(node, 6, blockedAt: Stage.Score);
         await KillAsync(node, run.Id);
         Assert.True(await node.Client.PauseAsync(run.Id));
         await Eventually(async () => await node.Client.FindAsync(run.Id) is { Phase: ArchivePhase.Paused });
@@ -61,10 +57,8 @@ public sealed class SteeringSpecs : IDisposable
     [Fact]
     public async Task A_job_whose_coordinator_dies_when_it_was_paused_is_stopped_by_the_next()
     {
-        Block(work => work.Stage == Stage.Score);
         await using var node = await TestNode.StartAsync(_world, _folder, settings: OnePage);
-        await using var run = await node.Client.SubmitAsync(new ArchiveSpec(Jobs(6)));
-        Assert.True(_blocked.Wait(Long));
+        await using var run = await SubmitAsync(node, 6, blockedAt: Stage.Score);
         Assert.True(await node.Client.PauseAsync(run.Id));
         await KillAsync(node, run.Id);
         // Whoever asks brings it back.
@@ -101,10 +95,8 @@ public sealed class SteeringSpecs : IDisposable
     [Fact]
     public async Task A_job_that_is_retried_before_its_cancelled_images_have_stopped_does_them()
     {
-        Block(work => work.Stage == Stage.Score);
         await using var node = await TestNode.StartAsync(_world, _folder, settings: OnePage);
-        await using var run = await node.Client.SubmitAsync(new ArchiveSpec(Jobs(4)));
-        Assert.True(_blocked.Wait(Long));
+        await using var run = await SubmitAsync(node, 4, blockedAt: Stage.Score);
         Assert.True(await node.Client.CancelAsync(run.Id));
         Assert.True(await node.Client.RetryAsync(run.Id));
         await Task.Delay(TestNode.Fast.ReminderInterval * 3);
@@ -115,10 +107,8 @@ public sealed class SteeringSpecs : IDisposable
     [Fact]
     public async Task The_overview_of_a_cancelled_job_tells_what_became_of_it_after_the_order()
     {
-        Block(work => work.Stage == Stage.Commit);
         await using var node = await TestNode.StartAsync(_world, _folder, settings: OnePage);
-        await using var run = await node.Client.SubmitAsync(new ArchiveSpec(Jobs(1)));
-        Assert.True(_blocked.Wait(Long));
+        await using var run = await SubmitAsync(node, 1, blockedAt: Stage.Commit);
         Assert.True(await node.Client.CancelAsync(run.Id));
         await Eventually(async () => await node.Client.FindAsync(run.Id) is { Phase: ArchivePhase.Cancelled, Open: 1 });
         _letGo.Set();
@@ -205,6 +195,15 @@ public sealed class SteeringSpecs : IDisposable
         Assert.False(second.IsCompleted);
         archives.Tell(new ArchiveCommands.AddItems(spec.Id, run, 0, jobs), slow.Ref);
         await second.WaitAsync(Long);
+    }
+
+    /// <summary>A job whose first lease of a stage is under way, and is not to be disturbed until it is let go.</summary>
+    private async Task<ArchiveRun> SubmitAsync(TestNode node, int images, Stage blockedAt)
+    {
+        Block(work => work.Stage == blockedAt);
+        var run = await node.Client.SubmitAsync(new ArchiveSpec(Jobs(images)));
+        Assert.True(_blocked.Wait(Long));
+        return run;
     }
 
     // The first lease of that kind hears nothing until it is let go.
