@@ -276,7 +276,7 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
     {
         if (!_pages.TryGetValue(changed.Page, out var page) || !page.Ref.Equals(Sender))
             return;
-        if (changed.Open == 0 && (_stopping || State.Paused || State.Cancelled))
+        if (changed is { Open: 0, Halting: true } && (_stopping || State.Paused || State.Cancelled))
             Leave(changed.Page);
         if (changed.Run == State.Run && changed.Retry == State.Retry && !State.ClosedPages.ContainsKey(changed.Page))
         {
@@ -398,10 +398,10 @@ internal sealed class ArchiveCoordinator : GroupCommitActor<ArchiveState, Archiv
             _left.Clear();
             if (command.Control is ArchiveControl.Pause or ArchiveControl.Cancel)
             {
-                // Also what an archive before this one opened.
-                _left.AddRange(Begun());
-                HaltLeft();
                 Halt(discard: command.Control == ArchiveControl.Cancel);
+                // Also what an archive before this one opened.
+                _left.AddRange(Begun().Where(page => !_pages.TryGetValue(page, out var view) || view.Leaving));
+                HaltLeft();
             }
             else
             {

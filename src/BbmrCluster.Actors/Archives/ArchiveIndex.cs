@@ -29,7 +29,7 @@ internal sealed class ArchiveIndex : GroupCommitActor<ImmutableDictionary<Archiv
         {
             var (sender, overview) = (Sender, told.Overview);
             _told[overview.Id] = overview;
-            Enqueue(state => state.TryGetValue(overview.Id, out var known) && IsSame(known, overview) ? [] : [overview],
+            Enqueue(state => state.TryGetValue(overview.Id, out var known) && IsSame(known, overview) ? [] : [overview.FinishedAt is null ? overview : overview with { Open = 0 }],
                 () => sender.Tell(new IndexMessages.ArchiveListed(overview.Id, overview.Phase, overview.SubmittedAt)));
             Flush();
         });
@@ -66,5 +66,5 @@ internal sealed class ArchiveIndex : GroupCommitActor<ImmutableDictionary<Archiv
 
     // Counts on the way are not worth a write, those at the end are.
     private static bool IsSame(ArchiveOverview a, ArchiveOverview b) => a.Phase == b.Phase && a.SubmittedAt == b.SubmittedAt && a.Name == b.Name && a.Priority == b.Priority
-        && (b.Phase is not (ArchivePhase.Finished or ArchivePhase.Cancelled) || (a.Done, a.Skipped, a.Failed, a.Open) == (b.Done, b.Skipped, b.Failed, b.Open));
+        && (b.Phase is not (ArchivePhase.Finished or ArchivePhase.Cancelled) || (a.Done, a.Skipped, a.Failed) == (b.Done, b.Skipped, b.Failed));
 }

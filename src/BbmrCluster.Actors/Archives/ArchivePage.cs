@@ -15,15 +15,17 @@ namespace BbmrCluster.Actors.Archives;
 /// <remarks>A child of its archive with a journal of its own, there only while its images are worked on or looked at.</remarks>
 internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPageEvent>, IWithTimers
 {
+    private const int AcknowledgedAtOnce = 16;
+
     private readonly ArchiveId _archive;
     private readonly int _page, _mostOpen;
     private readonly IActorRef _images;
     private readonly Dictionary<ImageId, OpenItem> _open = [];
     private readonly SortedDictionary<int, IReadOnlyList<ImageJob>> _chunks = [];
     // The last that were closed before this actor was started: that they may go they have perhaps not heard.
-    private readonly Queue<int> _closedBefore = new();
+    private readonly Stack<int> _closedBefore = new();
     private PageMessages.Work? _work;
-    private int _cursor;
+    private int _cursor, _acknowledged;
     private bool _halting, _discard, _opened;
 
     public ArchivePage(ArchiveId archive, int page, IActorRef images, CoordinationSettings settings)
@@ -68,7 +70,7 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
 
     public ITimerScheduler? Timers { get; set; }
 
-    private RunId ImageRun => _work!.Retry == 0 ? _work.Run : new RunId(string.Create(CultureInfo.InvariantCulture, $"{_work.Run}-{_work.Retry}"));
+    private RunId ImageRun => _work!.Run.Retried(_work.Retry);
 
     public static Props Props(ArchiveId archive, int page, IActorRef images, CoordinationSettings settings) =>
         Akka.Actor.Props.Create(() => new ArchivePage(archive, page, images, settings));
@@ -110,17 +112,18 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
         _work = work;
         if (_halting)
         {
-            // Some that were opened have stopped.
+            // Some that were opened have stopped, and some that were to be stopped it has never opened.
             _halting = false;
             _cursor = 0;
+            foreach (var image in _open.Where(pair => !pair.Value.Asked).Select(pair => pair.Key).ToList())
+                _open.Remove(image);
         }
         if (State.Run != work.Run || State.Retry != work.Retry)
             _closedBefore.Clear();
-        while (_closedBefore.TryDequeue(out int closed))
-            _images.Tell(new ImageCommands.AcknowledgeOutcome(State.Jobs[closed].Id, ImageRun));
+        AcknowledgeAgain();
         Enqueue(state => state.DecideOpen(work.Run, work.Retry), () =>
         {
-            foreach (var item in another ? _open.Values : Enumerable.Empty<OpenItem>())
+            foreach (var item in another && !_halting ? _open.Values : Enumerable.Empty<OpenItem>())
                 Ask(item.Index);
             OpenMore();
             TellChanged();
@@ -128,16 +131,19 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
         Flush();
     }
 
-    // As many as can be open at once.
     private void Remember(PageEvents.IPageEvent one)
     {
         if (one is PageEvents.Opened)
             _closedBefore.Clear();
-        if (one is not PageEvents.ItemClosed closed)
-            return;
-        _closedBefore.Enqueue(closed.Index);
-        if (_closedBefore.Count > _mostOpen)
-            _closedBefore.Dequeue();
+        if (one is PageEvents.ItemClosed closed)
+            _closedBefore.Push(closed.Index);
+    }
+
+    // The last first, some at each reminder, and not more than could be open at once: each brings an image back.
+    private void AcknowledgeAgain()
+    {
+        for (int i = 0; i < AcknowledgedAtOnce && _acknowledged < _mostOpen && _closedBefore.TryPop(out int closed); i++, _acknowledged++)
+            _images.Tell(new ImageCommands.AcknowledgeOutcome(State.Jobs[closed].Id, ImageRun));
     }
 
     private void OpenMore()
@@ -153,8 +159,8 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
 
     private void Ask(int index)
     {
-        _opened = true;
         var job = State.Jobs[index];
+        _opened = _open[job.Id].Asked = true;
         _images.Tell(new ImageCommands.OpenImage(job.Id, _archive, ImageRun, _work!.Policy, job));
     }
 
@@ -170,7 +176,7 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
         }
         // An answer to an earlier run of an image that is open again: the reminder asks it for this one. What was done when
         // failed ones were retried is done.
-        if (_work is null || (closed.Run != ImageRun && (closed.Outcome is ImageOutcome.Failed || !IsOf(_work.Run, closed.Run))))
+        if (_work is null || (closed.Run != ImageRun && (closed.Outcome is ImageOutcome.Failed || !closed.Run.IsOf(_work.Run))))
             return;
         bool closes = false;
         Enqueue(state =>
@@ -200,8 +206,6 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
         }
         return -1;
     }
-
-    private static bool IsOf(RunId run, RunId imageRun) => imageRun == run || imageRun.Value.StartsWith(run.Value + "-", StringComparison.Ordinal);
 
     private void Notified(ArchiveFacts.ImageNotified fact)
     {
@@ -233,7 +237,7 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
     {
         // Images that a pause stopped, or that the page before this one opened, are unfinished. Which they are is not
         // remembered, but they were opened in order.
-        int more = State.IsFilled && (halt.Discard || (!_halting && !_opened)) ? _mostOpen : 0;
+        int more = State is { IsFilled: true, Run: not null } && (halt.Discard || (!_halting && !_opened)) ? _mostOpen : 0;
         (_halting, _discard) = (true, halt.Discard);
         for (int i = 0; i < State.Jobs.Length && more > 0; i++)
         {
@@ -249,14 +253,16 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
 
     private void Remind()
     {
+        if (_work is not null && State.Run == _work.Run && State.Retry == _work.Retry)
+            AcknowledgeAgain();
         foreach (var (image, item) in _open)
         {
             // That it goes on may not have been heard.
             if (item.Waiting is not null && ++item.WaitingTold > 3)
                 Notified(new ArchiveFacts.ImageNotified(image, new JobNotification.ImageResumed(image)));
-            if (_halting)
-                _images.Tell(new ImageCommands.StopImage(image, _archive, _discard));
-            else
+            if (_halting && State.Run is { } run)
+                _images.Tell(new ImageCommands.StopImage(image, _archive, run, _discard));
+            else if (!_halting)
                 Ask(item.Index);
         }
         if (_work is not null && _open.Count > 0)
@@ -264,7 +270,7 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
     }
 
     private void TellChanged() => Context.Parent.Tell(new PageMessages.Changed(_page, State.Run, State.Retry, State.Counts, _open.Count, State.Pending - _open.Count,
-        _open.Values.Sum(item => item.Fraction), _open.Values.Select(item => item.Waiting).FirstOrDefault(reason => reason is not null)));
+        _open.Values.Sum(item => item.Fraction), _open.Values.Select(item => item.Waiting).FirstOrDefault(reason => reason is not null), _halting));
 
     private void List(PageMessages.List list)
     {
@@ -284,6 +290,9 @@ internal sealed class ArchivePage : GroupCommitActor<PageState, PageEvents.IPage
     private sealed class OpenItem(int index)
     {
         public int Index { get; } = index;
+
+        /// <summary>This page has opened it.</summary>
+        public bool Asked { get; set; }
 
         public double Fraction { get; set; }
 

@@ -204,7 +204,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         if (_stopping is not null || (_forgetting && State.InProgress))
             return;
         _unwanted = 0;
-        bool known = _watchers.TryGetValue(command.ArchiveId, out var watcher) && watcher.Run == command.Run;
+        bool there = _watchers.TryGetValue(command.ArchiveId, out var watcher), known = there && watcher.Run == command.Run;
         _watchers[command.ArchiveId] = (Sender, command.Run);
         // Unless it is just being opened anew: then that is the outcome of before.
         if (!_active && State.Outcome is { } outcome && (known || State.Run == command.Run))
@@ -217,6 +217,9 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         {
             if (!known || !watcher.Ref.Equals(Sender))
                 NotifyStarted(Sender);
+            // A later run of the same archive: its outcome is that one's.
+            if (there && !known)
+                EnqueueAndGo(state => state.InProgress && state.Run != command.Run ? [new ImageEvents.Resumed(command.Run, command.Policy, state.Tally.ResumedLeases)] : []);
             // Told again and again, since it may have got lost.
             if (_waitsFor is { } reason)
                 Sender.Tell(new ArchiveFacts.ImageNotified(_id, new JobNotification.ImagePaused(_id, reason)));
@@ -317,15 +320,17 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     private void Stop(ImageCommands.StopImage command)
     {
         bool waited = _watchers.Remove(command.ArchiveId);
+        // What another job has begun is not for this one to discard.
+        bool discard = command.Discard && State.Run.IsOf(command.Run);
         // One that closed meanwhile: that it is written down has not been said.
-        _unheard = !command.Discard && (_unheard || (waited && State.Outcome is not null));
+        _unheard = !discard && (_unheard || (waited && State.Outcome is not null));
         // Active but not in progress: it is being opened, which ends before it stops.
-        if (_watchers.Count > 0 || !(_active || (command.Discard && State.InProgress)))
+        if (_watchers.Count > 0 || !(_active || (discard && State.InProgress)))
         {
             Sender.Tell(new ArchiveFacts.ImageStopped(_id));
             return;
         }
-        BeginStop(Sender, command.Discard);
+        BeginStop(Sender, discard);
         Continue();
     }
 
@@ -390,7 +395,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         }
         // The blobs of an image go when no worker can write another one. A worker may have brought it back by repeating itself:
         // its archive, which asks for it later, must find the outcome, or the image would be done again.
-        if (State.Outcome is not null && !_unheard && _watchers.Count == 0 && !_book.Busy && Settled && !_forgetting && Now >= _forgetAt)
+        if (State.Outcome is not null && !_unheard && _watchers.Count == 0 && !_book.Busy && Settled && !_forgetting && !_deleting && Now >= _forgetAt)
         {
             _forgetting = true;
             DeleteBlobs();

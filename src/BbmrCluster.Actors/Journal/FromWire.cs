@@ -44,7 +44,7 @@ internal static class FromWire
         "ic" => new ArchiveFacts.ImageClosed(new(m.Image), new(m.Run), Outcome(m.Outcome)),
         "is" => new ArchiveFacts.ImageStopped(new(m.Image)),
         "io" => new ImageCommands.OpenImage(new(m.Image), new(m.Archive), new(m.Run), Policy(m.Policy, 0), Job(m.Jobs[0])),
-        "ix" => new ImageCommands.StopImage(new(m.Image), new(m.Archive), m.Flag),
+        "ix" => new ImageCommands.StopImage(new(m.Image), new(m.Archive), new(m.Run), m.Flag),
         "ia" => new ImageCommands.AcknowledgeOutcome(new(m.Image), new(m.Run)),
         "iw" => new ImageCommands.SweepImage(new(m.Image), m.Flag),
         "lq" => new ImageCommands.RequestLeases(new(m.Image), new(m.Worker), m.Number, [.. m.Names], m.Flag),

@@ -46,7 +46,7 @@ internal static class ToWire
         ArchiveFacts.ImageClosed m => new() { Image = m.ImageId.Value, Run = m.Run.Value, Outcome = Outcome(m.Outcome) },
         ArchiveFacts.ImageStopped m => new() { Image = m.ImageId.Value },
         ImageCommands.OpenImage m => new() { Image = m.ImageId.Value, Archive = m.ArchiveId.Value, Run = m.Run.Value, Policy = Policy(m.Policy), Jobs = { Job(m.Job) } },
-        ImageCommands.StopImage m => new() { Image = m.ImageId.Value, Archive = m.ArchiveId.Value, Flag = m.Discard },
+        ImageCommands.StopImage m => new() { Image = m.ImageId.Value, Archive = m.ArchiveId.Value, Run = m.Run.Value, Flag = m.Discard },
         ImageCommands.AcknowledgeOutcome m => new() { Image = m.ImageId.Value, Run = m.Run.Value },
         ImageCommands.SweepImage m => new() { Image = m.ImageId.Value, Flag = m.Unfinished },
         ImageCommands.RequestLeases m => new() { Image = m.ImageId.Value, Worker = m.Worker.Value, Number = m.Count, Names = { m.DeviceClasses }, Flag = m.Second },

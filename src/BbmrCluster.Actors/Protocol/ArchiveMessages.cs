@@ -163,11 +163,11 @@ internal static class PageMessages
     /// <summary>Work on it in this run, with at most so many images open; repeated and absolute.</summary>
     public sealed record Work(RunId Run, int Retry, WorkPolicy Policy, int Open) : INoSerializationVerificationNeeded;
 
-    /// <summary>Stop all open images; answered by <see cref="Changed"/> with none open.</summary>
+    /// <summary>Stop all open images; answered by <see cref="Changed"/> with none open and <see cref="Changed.Halting"/>.</summary>
     public sealed record Halt(bool Discard) : INoSerializationVerificationNeeded;
 
     /// <summary>Where the page stands in its run; absolute. <paramref name="Fraction"/> is the sum over open images of what is done of them.</summary>
-    public sealed record Changed(int Page, RunId? Run, int Retry, PageCounts Counts, int Open, int Pending, double Fraction, string? Waiting) : INoSerializationVerificationNeeded;
+    public sealed record Changed(int Page, RunId? Run, int Retry, PageCounts Counts, int Open, int Pending, double Fraction, string? Waiting, bool Halting) : INoSerializationVerificationNeeded;
 
     public sealed record List(ArchiveId ArchiveId, int First, int From, int Count, ItemState? State, IActorRef ReplyTo, int? Next) : INoSerializationVerificationNeeded;
 }

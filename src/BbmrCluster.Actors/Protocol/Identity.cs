@@ -32,6 +32,13 @@ public readonly record struct RunId
     /// <summary>A run that never was before.</summary>
     public static RunId New() => new(Guid.NewGuid().ToString("n"));
 
+    /// <summary>The same run when failed images are tried again.</summary>
+    /// <param name="retry">How often they were; 0 for the run itself.</param>
+    internal RunId Retried(int retry) => retry == 0 ? this : new(string.Create(CultureInfo.InvariantCulture, $"{Value}-{retry}"));
+
+    /// <summary>Whether it is that run or a retry of it.</summary>
+    internal bool IsOf(RunId run) => this == run || (Value?.StartsWith(run.Value + "-", StringComparison.Ordinal) ?? false);
+
     /// <inheritdoc/>
     public override string ToString() => Value;
 }

@@ -16,10 +16,10 @@ internal static class ImageCommands
 
     /// <summary>
     /// Unless another archive has it open too: take all leases back, journal what came in, and answer
-    /// <see cref="ArchiveFacts.ImageStopped"/>. With <paramref name="Discard"/> nobody will go on: what is there of the
-    /// image, journal and blobs, is deleted.
+    /// <see cref="ArchiveFacts.ImageStopped"/>. With <paramref name="Discard"/> nobody will go on with what was done in this
+    /// run: what is there of the image, journal and blobs, is deleted.
     /// </summary>
-    public sealed record StopImage(ImageId ImageId, ArchiveId ArchiveId, bool Discard) : IWithImageId, IWireMessage;
+    public sealed record StopImage(ImageId ImageId, ArchiveId ArchiveId, RunId Run, bool Discard) : IWithImageId, IWireMessage;
 
     /// <summary>The archive has journaled the outcome: the image's own events may go.</summary>
     public sealed record AcknowledgeOutcome(ImageId ImageId, RunId Run) : IWithImageId, IWireMessage;

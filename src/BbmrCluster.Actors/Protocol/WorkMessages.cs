@@ -74,10 +74,24 @@ internal static class BrokerNotices
 /// <param name="Images">Its images in the order they are to be served.</param>
 internal sealed record ArchiveShare(ArchiveId Archive, double Weight, IReadOnlyList<ImageId> Images);
 
+/// <summary>Decides between a device that begins a lease and a manager that gives it back: whoever is first has it. Thread-safe.</summary>
+internal sealed class LeaseClaim
+{
+    private int _taken;
+
+    public bool TryTake() => Interlocked.Exchange(ref _taken, 1) == 0;
+}
+
 /// <summary>Between a worker manager and its device executors; never leaves the process.</summary>
 internal static class DeviceMessages
 {
-    public sealed record RunLease(ImageId ImageId, LeaseId Lease, LeaseWork Work, BlobRef? Whole, CancellationToken Cancellation) : INoSerializationVerificationNeeded;
+    /// <param name="ImageId">The image.</param>
+    /// <param name="Lease">The lease.</param>
+    /// <param name="Work">What to do.</param>
+    /// <param name="Whole">Its lists, where they did not fit a message.</param>
+    /// <param name="Claim">Whose it is: the device's when it begins, or the manager's when it gives it back before.</param>
+    /// <param name="Cancellation">Ends it.</param>
+    public sealed record RunLease(ImageId ImageId, LeaseId Lease, LeaseWork Work, BlobRef? Whole, LeaseClaim Claim, CancellationToken Cancellation) : INoSerializationVerificationNeeded;
 
     /// <summary>The lease no longer waits for its device.</summary>
     public sealed record DeviceStarted(ImageId ImageId, LeaseId Lease) : INoSerializationVerificationNeeded;

@@ -30,7 +30,7 @@ internal sealed class DeviceExecutor : ReceiveActor
     private LeaseFacts.ILeaseEnd Run(DeviceMessages.RunLease lease)
     {
         var (image, id) = (lease.ImageId, lease.Lease);
-        if (lease.Cancellation.IsCancellationRequested)
+        if (!lease.Claim.TryTake() || lease.Cancellation.IsCancellationRequested)
             return new LeaseFacts.LeaseReturned(id);
         if (_runner is null)
         {

@@ -84,15 +84,11 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         {
             if (!_held.TryGetValue((cancelled.ImageId, cancelled.Lease), out var held))
                 return;
-            if (held.StartedAt is null)
-            {
-                // Its device may be at another lease for long.
-                ReturnWaiting((key, _) => key == (cancelled.ImageId, cancelled.Lease));
-                Ask();
-                return;
-            }
             held.CancelledAt ??= Now;
             held.Cancellation.Cancel();
+            // Its device may be at another lease for long.
+            ReturnWaiting((key, _) => key == (cancelled.ImageId, cancelled.Lease));
+            Ask();
         });
         Receive<LeaseReplies.LeasesAcknowledged>(known =>
         {
@@ -108,7 +104,10 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         Receive<DeviceMessages.DeviceReport>(report =>
         {
             if (_held.TryGetValue((report.ImageId, report.Lease), out var held))
+            {
                 held.HeardAt = Now;
+                GoesOn(held.Device);
+            }
             Tell(report.ImageId, new LeaseFacts.LeaseReported(report.Lease, report.Report));
         });
         Receive<TellNow>(_ => TellAll());
@@ -252,7 +251,7 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         var held = new Held(device, granted.Work, Now, _order.Taken(image), CancellationTokenSource.CreateLinkedTokenSource(_shutdown));
         _held.Add((image, granted.Lease), held);
         device.Leases++;
-        device.Ref.Tell(new DeviceMessages.RunLease(image, granted.Lease, granted.Work, granted.Whole, held.Cancellation.Token));
+        device.Ref.Tell(new DeviceMessages.RunLease(image, granted.Lease, granted.Work, granted.Whole, held.Claim, held.Cancellation.Token));
     }
 
     // An image that has nothing more to give may be waiting for what it has not been told.
@@ -271,11 +270,8 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
             held.Cancellation.Dispose();
             Measure(ended.ImageId, held, ended.End);
         }
-        else if (_devices.Find(device => device.Ref.Equals(Sender)) is { Stuck: true } device)
-        {
-            _log.Warning("Device {Device} goes on", device.Name);
-            device.Stuck = false;
-        }
+        if (_devices.Find(device => device.Ref.Equals(Sender)) is { } device)
+            GoesOn(device);
         _unacknowledged[key] = ended.End;
         Tell(ended.ImageId, ended.End);
         if (_draining && _held.Count == 0)
@@ -297,7 +293,7 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
     // Leases that no device has begun go back to where they came from.
     private void ReturnWaiting(Func<(ImageId Image, LeaseId Lease), Held, bool> which)
     {
-        foreach (var (key, held) in _held.Where(pair => pair.Value.StartedAt is null && which(pair.Key, pair.Value)).ToList())
+        foreach (var (key, held) in _held.Where(pair => which(pair.Key, pair.Value) && pair.Value.Claim.TryTake()).ToList())
         {
             held.Cancellation.Cancel();
             _held.Remove(key);
@@ -362,15 +358,28 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
     // take, hangs: what waits for it must not wait with it.
     private void FindStuck()
     {
-        foreach (var (key, held) in _held.Where(pair => pair.Value.StartedAt is not null
-            && (Now - pair.Value.CancelledAt > _settings.ReminderInterval * 2 || Now - pair.Value.HeardAt > _settings.FirstDeadline)).ToList())
+        foreach (var (key, held) in _held.Where(pair => pair.Value.StartedAt is not null && Now - pair.Value.CancelledAt > _settings.ReminderInterval * 2).ToList())
         {
             _log.Warning("Device {Device} does not answer; lease {Lease} of image {Image} was taken back from it", held.Device.Name, key.Lease, key.Image);
             held.Device.Stuck = true;
             _held.Remove(key);
             held.Device.Leases--;
-            ReturnWaiting((_, waiting) => waiting.Device.Stuck);
         }
+        foreach (var (key, held) in _held.Where(pair => !pair.Value.Device.Stuck && Now - pair.Value.HeardAt > _settings.FirstDeadline))
+        {
+            _log.Warning("Device {Device} has not said anything of lease {Lease} of image {Image} for {Minutes} min", held.Device.Name, key.Lease, key.Image, (int)_settings.FirstDeadline.TotalMinutes);
+            held.Device.Stuck = true;
+        }
+        if (_devices.Exists(device => device.Stuck))
+            ReturnWaiting((_, waiting) => waiting.Device.Stuck);
+    }
+
+    private void GoesOn(Device device)
+    {
+        if (!device.Stuck)
+            return;
+        _log.Warning("Device {Device} goes on", device.Name);
+        device.Stuck = false;
     }
 
     private sealed class Device(string name, IActorRef executor)
@@ -403,6 +412,8 @@ internal sealed class WorkerManager : ReceiveActor, IWithTimers
         public double Charged { get; } = charged;
 
         public CancellationTokenSource Cancellation { get; } = cancellation;
+
+        public LeaseClaim Claim { get; } = new();
 
         public DateTimeOffset? StartedAt { get; set; }
 

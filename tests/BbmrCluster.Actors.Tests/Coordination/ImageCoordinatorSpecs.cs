@@ -188,7 +188,7 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
         var ingest = await Grant();
         Report(ingest, new AlreadyDone("the report"));
         await Expect<ArchiveFacts.ImageClosed>();
-        Tell(new ImageCommands.StopImage(_job.Id, new ArchiveId("x"), false));
+        Tell(new ImageCommands.StopImage(_job.Id, new ArchiveId("x"), new RunId("one"), false));
         await Expect<ArchiveFacts.ImageStopped>();
         await End(ingest);
         await GoneAsync(kill: false);
@@ -210,6 +210,37 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
     }
 
     [Fact]
+    public async Task What_one_job_has_begun_another_that_is_cancelled_does_not_discard()
+    {
+        Open(new RunId("one"));
+        var ingest = await Grant();
+        Report(ingest, new ImageProbed(Facts()));
+        await End(ingest);
+        Tell(new ImageCommands.StopImage(_job.Id, new ArchiveId("x"), new RunId("one"), false));
+        await Expect<ArchiveFacts.ImageStopped>();
+        Tell(new ImageCommands.StopImage(_job.Id, new ArchiveId("y"), new RunId("two"), true));
+        await Expect<ArchiveFacts.ImageStopped>();
+        Open(new RunId("one"));
+        Assert.NotNull((await Grant()).Work.Facts);
+    }
+
+    [Fact]
+    public async Task An_image_that_closes_after_its_job_was_retried_tells_that_try()
+    {
+        Open(new RunId("one"));
+        var ingest = await Grant();
+        Open(new RunId("one-1"));
+        Report(ingest, new AlreadyDone("the report"));
+        await End(ingest);
+        await Expect<ArchiveFacts.ImageClosed>();
+        // Nobody has written it down.
+        await GoneAsync(kill: true);
+        Open(new RunId("one-1"));
+        var answer = await _kit.FishForMessageAsync(message => message is ArchiveFacts.ImageClosed or ArchiveFacts.ImageNotified { Notification: JobNotification.ImageStarted }, TimeSpan.FromSeconds(120));
+        Assert.Equal(new RunId("one-1"), Assert.IsType<ArchiveFacts.ImageClosed>(answer).Run);
+    }
+
+    [Fact]
     public async Task A_running_lease_that_is_held_no_more_is_cancelled_again()
     {
         Open(new RunId("one"));
@@ -225,7 +256,7 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
         Open(new RunId("one"));
         await Expect<ArchiveFacts.ImageNotified>();
         var again = _kit.CreateTestProbe();
-        _node.Images.Tell(new ImageCommands.StopImage(_job.Id, new ArchiveId("x"), false), again.Ref);
+        _node.Images.Tell(new ImageCommands.StopImage(_job.Id, new ArchiveId("x"), new RunId("one"), false), again.Ref);
         await again.ExpectMsgAsync<ArchiveFacts.ImageStopped>(TimeSpan.FromSeconds(120));
         await GoneAsync(kill: false);
     }
@@ -234,7 +265,7 @@ public sealed class ImageCoordinatorSpecs : IAsyncLifetime
     public async Task An_image_that_is_stopped_while_it_is_being_opened_stops()
     {
         Open(new RunId("one"));
-        Tell(new ImageCommands.StopImage(_job.Id, new ArchiveId("x"), false));
+        Tell(new ImageCommands.StopImage(_job.Id, new ArchiveId("x"), new RunId("one"), false));
         await Expect<ArchiveFacts.ImageStopped>();
         Assert.Equal(1, _folder.Entries(_job.Id));
         Tell(new ImageCommands.RequestLeases(_job.Id, Worker, 1, []));

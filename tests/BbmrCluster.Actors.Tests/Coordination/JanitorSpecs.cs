@@ -248,7 +248,7 @@ public sealed class SweepSpecs : IAsyncLifetime
 
     private async Task StopAsync(bool discard)
     {
-        Tell(new ImageCommands.StopImage(_job.Id, new ArchiveId("x"), discard));
+        Tell(new ImageCommands.StopImage(_job.Id, new ArchiveId("x"), new RunId("one"), discard));
         // Whatever lease it holds is given back.
         await _kit.FishForMessageAsync(message =>
         {

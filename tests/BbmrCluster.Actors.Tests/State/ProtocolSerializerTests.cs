@@ -178,7 +178,7 @@ public sealed class ProtocolSerializerTests : IDisposable
         yield return new ArchiveFacts.ImageClosed(Image, Run, new ImageOutcome.Failed("c", "m"));
         yield return new ArchiveFacts.ImageStopped(Image);
         yield return new ImageCommands.OpenImage(Image, Archive, Run, Policy, Job);
-        yield return new ImageCommands.StopImage(Image, Archive, true);
+        yield return new ImageCommands.StopImage(Image, Archive, Run, true);
         yield return new ImageCommands.AcknowledgeOutcome(Image, Run);
         yield return new ImageCommands.SweepImage(Image, true);
         yield return new ImageCommands.RequestLeases(Image, new WorkerId("w"), 2, ["cpu", "cuda"]);
