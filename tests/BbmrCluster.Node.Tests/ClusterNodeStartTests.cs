@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
+using Akka.Actor;
 using BbmrCluster.Actors.Work;
 using BbmrCluster.Node.Cluster;
 
@@ -45,6 +46,15 @@ public sealed class ClusterNodeStartTests : IDisposable
     {
         var error = await Assert.ThrowsAsync<WorkDirectoryException>(() => StartAsync("journal", $"Host={_folder};Username=nobody;Database=none"));
         Assert.StartsWith($"the database none on {_folder} cannot be used: ", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_node_that_nobody_takes_in_ends_as_one_that_was_removed()
+    {
+        using var system = ActorSystem.Create("bbmr", "akka { loglevel = ERROR, actor.provider = cluster, remote.dot-netty.tcp { hostname = 127.0.0.1, port = 0 } }");
+        system.ActorOf(JoinWatch.Props(TimeSpan.FromSeconds(1), "127.0.0.1:1"));
+        await system.WhenTerminated.WaitAsync(TimeSpan.FromMinutes(2));
+        Assert.IsType<CoordinatedShutdown.ClusterDowningReason>(CoordinatedShutdown.Get(system).ShutdownReason);
     }
 
     private Task<ClusterNode> StartAsync(string key, string value)
