@@ -8,7 +8,9 @@ namespace BbmrCluster.Faults;
 /// <summary>
 /// The long run: <c>dotnet run -c Release --project tests/BbmrCluster.Faults -- --rounds 100 --seed 1</c>. Two thirds of the
 /// rounds are with three coordinators and PostgreSQL (<c>--postgres</c> names the folder of its programs), the others with one
-/// coordinator and SQLite; <c>--topology three</c> or <c>one</c> takes one of them. What happened goes to stdout; logs of the
+/// coordinator and SQLite; <c>--topology three</c> or <c>one</c> takes one of them. <c>--kind RollingRestart</c> has this kind of
+/// disturbance alone happen in every round. <c>--pause 30</c> has nodes wait for so many seconds before they count another as
+/// unreachable: on a busy machine they are then silent for so long only when something is wrong. What happened goes to stdout; logs of the
 /// nodes stay in the folder that <c>--keep</c> names.
 /// </summary>
 internal static class Program
@@ -18,6 +20,8 @@ internal static class Program
         string Value(string name, string otherwise) => Array.IndexOf(arguments, name) is >= 0 and var at && at + 1 < arguments.Length ? arguments[at + 1] : otherwise;
         int rounds = int.Parse(Value("--rounds", "100"), CultureInfo.InvariantCulture), seed = int.Parse(Value("--seed", Random.Shared.Next(1, 100_000).ToString(CultureInfo.InvariantCulture)), CultureInfo.InvariantCulture);
         string topology = Value("--topology", "both"), keep = Path.GetFullPath(Value("--keep", Path.Combine(Path.GetTempPath(), string.Create(CultureInfo.InvariantCulture, $"bbmr-faults-{seed}"))));
+        DisturbanceKind? kind = Value("--kind", "") is { Length: > 0 } named ? Enum.Parse<DisturbanceKind>(named, ignoreCase: true) : null;
+        int pause = int.Parse(Value("--pause", "6"), CultureInfo.InvariantCulture);
         int three = topology switch { "three" => rounds, "one" => 0, _ => (rounds * 2 / 3) };
         Directory.CreateDirectory(keep);
         if (Directory.EnumerateFileSystemEntries(keep).Any())
@@ -48,7 +52,7 @@ internal static class Program
         var pool = new JobPool(Directory.CreateDirectory(Path.Combine(keep, "pool")).FullName);
         var counts = new SortedDictionary<DisturbanceKind, int>();
         int ran = 0, failed = 0, janitor = 0;
-        foreach ((RigShape wanted, int share) in new[] { (new RigShape(3, 2, true, true, true), three), (new RigShape(1, 2, true, true, false), rounds - three) })
+        foreach ((RigShape wanted, int share) in new[] { (new RigShape(3, 2, true, true, true, pause), three), (new RigShape(1, 2, true, true, false, pause), rounds - three) })
         {
             for (int done = 0, attempt = 0; done < share && !stop.IsCancellationRequested; attempt++)
             {
@@ -65,7 +69,7 @@ internal static class Program
                     ran++;
                     try
                     {
-                        await run.RunAsync();
+                        await (kind is { } only ? run.RunAsync(only) : run.RunAsync());
                     }
                     catch (Exception error) when (error is not OutOfMemoryException)
                     {
@@ -77,8 +81,8 @@ internal static class Program
                     }
                 }
                 janitor += run.Janitor;
-                foreach ((DisturbanceKind kind, int count) in run.Counts)
-                    counts[kind] = counts.GetValueOrDefault(kind) + count;
+                foreach ((DisturbanceKind happened, int count) in run.Counts)
+                    counts[happened] = counts.GetValueOrDefault(happened) + count;
             }
         }
         Say(string.Create(CultureInfo.InvariantCulture, $"seed {seed}: {ran} rounds, {failed} failed, {janitor} files left for the janitor, {Stopwatch.GetElapsedTime(started).TotalMinutes:0.0} minutes"));

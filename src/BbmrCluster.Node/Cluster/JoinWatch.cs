@@ -8,8 +8,7 @@ namespace BbmrCluster.Node.Cluster;
 /// Ends a node that has joined and is not taken up for long. A coordinator that is the first seed and reaches nobody begins
 /// a cluster of its own; it does nothing there, since most of the coordinators must have joined first, but it would never
 /// find to the others either: started again it does. One that nobody takes in tells so, and what that may come from, and
-/// ends later than that: one was seen that was never answered although both sides had open connections, and a new process
-/// begins with new ones.
+/// ends later than that: a new process begins with new connections.
 /// </summary>
 internal sealed class JoinWatch : ReceiveActor, IWithTimers
 {

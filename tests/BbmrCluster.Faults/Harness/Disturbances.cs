@@ -64,6 +64,9 @@ public enum DisturbanceKind
 
     /// <summary>What one node sends to another is lost for longer than removal takes; both reach all others.</summary>
     OneWayCut,
+
+    /// <summary>Nodes are told to end one after the other, each when the one before is back; all others stay.</summary>
+    RollingRestart,
 }
 
 /// <summary>One thing that happens in a round.</summary>
@@ -88,6 +91,45 @@ public sealed class Dealer(RigShape shape, Random random)
         return [.. Enumerable.Range(0, count).Select(_ => Deal(Draw()))];
     }
 
+    /// <summary>A disturbance of this kind.</summary>
+    public Disturbance Deal(DisturbanceKind kind)
+    {
+        string worker = $"w{random.Next(shape.Workers)}", coordinator = $"c{random.Next(shape.Coordinators)}";
+        IReadOnlyList<string> nodes = kind switch
+        {
+            DisturbanceKind.KillWorker or DisturbanceKind.TermWorker or DisturbanceKind.DrainWorker or DisturbanceKind.FreezeWorker or DisturbanceKind.CutWorker => [worker],
+            DisturbanceKind.KillCoordinator or DisturbanceKind.TermCoordinator or DisturbanceKind.FreezeCoordinator or DisturbanceKind.CutCoordinator => [coordinator],
+            DisturbanceKind.Pause or DisturbanceKind.ShortCut => [random.Next(2) == 0 ? worker : coordinator],
+            DisturbanceKind.Split => [worker, coordinator],
+            // Without its only coordinator there is no cluster to stay in.
+            DisturbanceKind.RollingRestart => [.. Shuffled([.. Names("w", shape.Workers), .. shape.Coordinators > 1 ? Names("c", shape.Coordinators) : []])],
+            DisturbanceKind.OneWayCut => random.Next(2) == 0 ? [coordinator, Other()] : [Other(), coordinator],
+            _ => [],
+        };
+        double lasts = kind switch
+        {
+            DisturbanceKind.Pause or DisturbanceKind.ShortCut => 1 + (2 * random.NextDouble()),
+            DisturbanceKind.Split or DisturbanceKind.CutCoordinator or DisturbanceKind.CutWorker or DisturbanceKind.OneWayCut => 11 + (random.Next(3) == 0 ? 20 : 4 * random.NextDouble()),
+            DisturbanceKind.DatabaseRestart or DisturbanceKind.DatabaseCrash => random.Next(2) == 0 ? random.NextDouble() : 6 * random.NextDouble(),
+            DisturbanceKind.DiskFull or DisturbanceKind.DiskLow => 2 + (8 * random.NextDouble()),
+            DisturbanceKind.KillCoordinator or DisturbanceKind.KillWorker => random.Next(3) == 0 ? 8 * random.NextDouble() : 0,
+            _ => 3 * random.NextDouble(),
+        };
+        return new Disturbance(kind, nodes, 5 * random.NextDouble(), lasts);
+
+        string Other()
+        {
+            string[] others = [worker, .. Names("c", shape.Coordinators).Where(name => name != coordinator)];
+            return others[random.Next(others.Length)];
+        }
+
+        string[] Shuffled(string[] names)
+        {
+            random.Shuffle(names);
+            return names;
+        }
+    }
+
     private DisturbanceKind Draw()
     {
         if (_deck.Count == 0)
@@ -109,35 +151,7 @@ public sealed class Dealer(RigShape shape, Random random)
         _ => true,
     };
 
-    private Disturbance Deal(DisturbanceKind kind)
-    {
-        string worker = $"w{random.Next(shape.Workers)}", coordinator = $"c{random.Next(shape.Coordinators)}";
-        IReadOnlyList<string> nodes = kind switch
-        {
-            DisturbanceKind.KillWorker or DisturbanceKind.TermWorker or DisturbanceKind.DrainWorker or DisturbanceKind.FreezeWorker or DisturbanceKind.CutWorker => [worker],
-            DisturbanceKind.KillCoordinator or DisturbanceKind.TermCoordinator or DisturbanceKind.FreezeCoordinator or DisturbanceKind.CutCoordinator => [coordinator],
-            DisturbanceKind.Pause or DisturbanceKind.ShortCut => [random.Next(2) == 0 ? worker : coordinator],
-            DisturbanceKind.Split => [worker, coordinator],
-            DisturbanceKind.OneWayCut => random.Next(2) == 0 ? [coordinator, Other()] : [Other(), coordinator],
-            _ => [],
-        };
-        double lasts = kind switch
-        {
-            DisturbanceKind.Pause or DisturbanceKind.ShortCut => 1 + (2 * random.NextDouble()),
-            DisturbanceKind.Split or DisturbanceKind.CutCoordinator or DisturbanceKind.CutWorker or DisturbanceKind.OneWayCut => 11 + (random.Next(3) == 0 ? 20 : 4 * random.NextDouble()),
-            DisturbanceKind.DatabaseRestart or DisturbanceKind.DatabaseCrash => random.Next(2) == 0 ? random.NextDouble() : 6 * random.NextDouble(),
-            DisturbanceKind.DiskFull or DisturbanceKind.DiskLow => 2 + (8 * random.NextDouble()),
-            DisturbanceKind.KillCoordinator or DisturbanceKind.KillWorker => random.Next(3) == 0 ? 8 * random.NextDouble() : 0,
-            _ => 3 * random.NextDouble(),
-        };
-        return new Disturbance(kind, nodes, 5 * random.NextDouble(), lasts);
-
-        string Other()
-        {
-            string[] others = [worker, .. Enumerable.Range(0, shape.Coordinators).Select(i => $"c{i}").Where(name => name != coordinator)];
-            return others[random.Next(others.Length)];
-        }
-    }
+    private static IEnumerable<string> Names(string letter, int count) => Enumerable.Range(0, count).Select(i => string.Create(CultureInfo.InvariantCulture, $"{letter}{i}"));
 }
 
 /// <summary>Makes disturbances happen to a rig, and undoes them.</summary>
@@ -165,6 +179,9 @@ public static class Disturber
                 break;
             case DisturbanceKind.TermWorker or DisturbanceKind.TermCoordinator:
                 await TermAsync(rig, nodes[0], alone);
+                break;
+            case DisturbanceKind.RollingRestart:
+                await RollAsync(rig, nodes, alone);
                 break;
             case DisturbanceKind.DrainWorker:
                 rig.Say("drain " + what.Nodes[0]);
@@ -253,6 +270,28 @@ public static class Disturber
         node.Signal(Machine.Terminate);
         // 4: on a machine that stalls for seconds it may have been removed at that moment.
         await EndsAsync(rig, node, process, alone ? [0, 4] : [0, 1, 4, 143]);
+    }
+
+    private static async Task RollAsync(Rig rig, RigNode[] nodes, bool alone)
+    {
+        var before = rig.Nodes.ToDictionary(node => node, node => node.Exits.Count);
+        foreach (RigNode node in nodes)
+        {
+            await TermAsync(rig, node, alone);
+            await rig.ReadyAsync();
+        }
+        if (!alone)
+            return;
+        // Who takes others for lost says so after a while.
+        await Task.Delay(rig.RemovalTime);
+        await rig.ReadyAsync();
+        foreach ((RigNode node, int exits) in before)
+        {
+            NodeExit[] ended = [.. node.Exits.Skip(exits)];
+            // On a machine that stalls for seconds nodes that are impatient may remove any other.
+            if (rig.Shape.IsPatient && (ended.Length != nodes.Count(one => one == node) || ended.Any(exit => exit.Code != 0)))
+                throw new FaultException($"{node.Name} ended {(ended.Length == 0 ? "not at all" : "with " + string.Join(" and ", ended.Select(exit => exit.Code)))} while one node after the other was told to end.");
+        }
     }
 
     private static async Task FreezeAsync(Rig rig, RigNode node, bool alone)

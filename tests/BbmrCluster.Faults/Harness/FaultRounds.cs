@@ -29,6 +29,9 @@ public sealed class FaultRounds(Rig rig, JobPool pool, int seed)
     /// <summary>A round with the next disturbances of the deck.</summary>
     public Task RunAsync() => RunAsync(_dealer.Next());
 
+    /// <summary>A round in which this and nothing else happens.</summary>
+    public Task RunAsync(DisturbanceKind kind) => RunAsync([_dealer.Deal(kind)]);
+
     /// <summary>A round with these disturbances.</summary>
     /// <exception cref="FaultException">The system broke a promise.</exception>
     public Task RunAsync(IReadOnlyList<Disturbance> disturbances) => RunAsync(string.Join(", ", disturbances), async job =>

@@ -11,8 +11,12 @@ namespace BbmrCluster.Faults.Harness;
 /// <param name="Network">A network that can be cut; else all nodes are on loopback.</param>
 /// <param name="Disk">Store and outputs on a disk that can be filled.</param>
 /// <param name="Postgres">Journal in a PostgreSQL server of its own.</param>
-public sealed record RigShape(int Coordinators, int Workers, bool Network, bool Disk, bool Postgres)
+/// <param name="HeartbeatPause">Seconds that nodes may be silent before the others count them as unreachable.</param>
+public sealed record RigShape(int Coordinators, int Workers, bool Network, bool Disk, bool Postgres, int HeartbeatPause = 6)
 {
+    /// <summary>Whether a node is silent for so long only when something is wrong with it, and not because the machine is busy.</summary>
+    public bool IsPatient => HeartbeatPause >= 20;
+
     /// <summary>As much of it as the machine allows.</summary>
     public RigShape Possible() => this with { Network = Network && TestNetwork.WhyNot is null, Disk = Disk && TestDisk.WhyNot is null };
 
@@ -21,12 +25,12 @@ public sealed record RigShape(int Coordinators, int Workers, bool Network, bool 
 }
 
 /// <summary>
-/// A cluster of real processes with its database, network and disk, and a supervisor that starts again what ended. Nodes
-/// are impatient with each other (6 s of silence, 3 s until removal), so that rounds are short.
+/// A cluster of real processes with its database, network and disk, and a supervisor that starts again what ended. Unless told
+/// otherwise nodes are impatient with each other (6 s of silence, 3 s until removal), so that rounds are short.
 /// </summary>
 public sealed class Rig : IAsyncDisposable
 {
-    private const int NodePort = 4053, HttpPort = 8080;
+    private const int NodePort = 4053, HttpPort = 8080, StableAfter = 3;
 
     private static readonly TimeSpan Patience = TimeSpan.FromMinutes(4);
 
@@ -43,6 +47,9 @@ public sealed class Rig : IAsyncDisposable
     }
 
     public RigShape Shape { get; }
+
+    /// <summary>How long it takes at most until a silent node is removed.</summary>
+    public TimeSpan RemovalTime => TimeSpan.FromSeconds(Shape.HeartbeatPause + StableAfter + 4);
 
     /// <summary>Everything of the rig lies below.</summary>
     public string Folder { get; }
@@ -222,6 +229,8 @@ public sealed class Rig : IAsyncDisposable
             Add(name, "worker", seeds);
     }
 
+    private static string Text(int number) => number.ToString(CultureInfo.InvariantCulture);
+
     private void Add(string name, string roles, string seeds)
     {
         string host = _addresses[name].Split(':')[0], port = _addresses[name].Split(':')[1];
@@ -231,7 +240,7 @@ public sealed class Rig : IAsyncDisposable
             Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") ?? "dotnet", Path.Combine(AppContext.BaseDirectory, "bbmr.dll"), "node", "--name", name, "--roles", roles,
             "--host", host, "--port", port, "--http", string.Create(CultureInfo.InvariantCulture, $"{host}:{http}"), "--seed-nodes", seeds, "--insecure",
             "--work", Path.Combine(Folder, "work-" + name), "--store", Store, "--threads", "1",
-            "--stable-after-seconds", "3", "--heartbeat-pause-seconds", "6", "--drain-seconds", "5", "--janitor-minutes", "1", "--orphan-minutes", "1",
+            "--stable-after-seconds", Text(StableAfter), "--heartbeat-pause-seconds", Text(Shape.HeartbeatPause), "--drain-seconds", "5", "--janitor-minutes", "1", "--orphan-minutes", "1",
         ];
         if (Network is not null)
             node = ["nsenter", "--net=/run/netns/" + Network.NamespaceOf(name), "--", .. node];
