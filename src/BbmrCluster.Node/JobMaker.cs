@@ -1,10 +1,10 @@
 using System.Collections;
 using System.Diagnostics.CodeAnalysis;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Imaging;
 using BbmrCluster.Networks.Engine;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Node;
 

@@ -1,6 +1,6 @@
 using System.Globalization;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Node;
 

@@ -3,7 +3,7 @@ using System.Globalization;
 using Akka.Actor;
 using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Hosting;
-using BbmrCluster.Actors.Work;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Benchmarks;
 

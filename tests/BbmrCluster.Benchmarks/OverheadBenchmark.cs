@@ -5,14 +5,14 @@ using System.Net.Http.Json;
 using System.Security.Cryptography;
 using System.Text.Json;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Tests.Work;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Imaging;
 using BbmrCluster.Networks;
 using BbmrCluster.Networks.Engine;
 using BbmrCluster.Node;
 using BbmrCluster.Node.Cluster;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Work;
+using BbmrCluster.Work.Tests;
 
 namespace BbmrCluster.Benchmarks;
 

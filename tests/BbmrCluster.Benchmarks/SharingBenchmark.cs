@@ -4,8 +4,8 @@ using System.Globalization;
 using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Benchmarks;
 

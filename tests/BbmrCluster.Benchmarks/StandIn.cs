@@ -1,8 +1,8 @@
 using System.Diagnostics;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Imaging;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Benchmarks;
 

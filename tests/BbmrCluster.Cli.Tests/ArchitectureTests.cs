@@ -16,12 +16,14 @@ public sealed class ArchitectureTests
         ["BbmrCluster.Imaging"] = [],
         ["BbmrCluster.Rescaling"] = ["BbmrCluster.Imaging"],
         ["BbmrCluster.Networks"] = ["BbmrCluster.Rescaling", "BbmrCluster.Imaging"],
-        ["BbmrCluster.Actors"] = ["BbmrCluster.Rescaling", "BbmrCluster.Imaging"],
+        ["BbmrCluster.Work"] = ["BbmrCluster.Rescaling", "BbmrCluster.Imaging"],
+        ["BbmrCluster.Actors"] = ["BbmrCluster.Work", "BbmrCluster.Rescaling", "BbmrCluster.Imaging"],
         ["BbmrCluster.Training"] = ["BbmrCluster.Networks", "BbmrCluster.Rescaling", "BbmrCluster.Imaging"],
-        ["BbmrCluster.Node"] = ["BbmrCluster.Actors", "BbmrCluster.Networks", "BbmrCluster.Rescaling", "BbmrCluster.Imaging"],
+        ["BbmrCluster.Node"] = ["BbmrCluster.Actors", "BbmrCluster.Work", "BbmrCluster.Networks", "BbmrCluster.Rescaling", "BbmrCluster.Imaging"],
         ["BbmrCluster.Cli"] =
         [
-            "BbmrCluster.Node", "BbmrCluster.Training", "BbmrCluster.Actors", "BbmrCluster.Networks", "BbmrCluster.Rescaling", "BbmrCluster.Imaging",
+            "BbmrCluster.Node", "BbmrCluster.Training", "BbmrCluster.Actors", "BbmrCluster.Work", "BbmrCluster.Networks", "BbmrCluster.Rescaling",
+            "BbmrCluster.Imaging",
         ],
     };
 
@@ -79,10 +81,23 @@ public sealed class ArchitectureTests
     [Theory]
     [InlineData("src", "BbmrCluster.Imaging")]
     [InlineData("src", "BbmrCluster.Rescaling")]
+    [InlineData("src", "BbmrCluster.Work")]
     [InlineData("src", "BbmrCluster.Actors")]
+    [InlineData("tests", "BbmrCluster.Work.Tests")]
     [InlineData("tests", "BbmrCluster.Actors.Tests")]
     public void Nothing_around_coordination_brings_a_tensor_library(string folder, string project) =>
         Assert.DoesNotContain(Packages(ProjectOf(folder, project)), IsTensorLibrary);
+
+    /// <summary>Pixels, blobs and files work without any actor, and the actors' house speaks to no store itself.</summary>
+    [Fact]
+    public void Work_knows_no_actors_and_actors_no_clients_of_stores()
+    {
+        Assert.DoesNotContain(AssemblyReferences("BbmrCluster.Work"), name => name.StartsWith("Akka", StringComparison.Ordinal));
+        Assert.DoesNotContain(Packages(ProjectOf("tests", "BbmrCluster.Work.Tests")), name => name.StartsWith("Akka", StringComparison.Ordinal));
+        Assert.DoesNotContain(AssemblyReferences("BbmrCluster.Actors"), name => name.StartsWith("AWSSDK", StringComparison.Ordinal) || name == "System.Net.Http");
+        Assert.Contains(AssemblyReferences("BbmrCluster.Actors"), name => name.StartsWith("Akka", StringComparison.Ordinal));
+        Assert.Contains("AWSSDK.S3", AssemblyReferences("BbmrCluster.Work"));
+    }
 
     [Fact]
     public void The_checks_see_what_they_look_for()
@@ -91,6 +106,7 @@ public sealed class ArchitectureTests
         Assert.Contains("TorchSharp", AssemblyReferences("BbmrCluster.Networks"));
         Assert.Contains("BbmrCluster.Imaging", AssemblyReferences("BbmrCluster.Rescaling"));
         Assert.Contains("BbmrCluster.Rescaling", AssemblyReferences("BbmrCluster.Actors"));
+        Assert.Contains("BbmrCluster.Work", AssemblyReferences("BbmrCluster.Actors"));
     }
 
     private static bool IsOurs(string assembly) => assembly == "bbmr" || assembly.StartsWith("BbmrCluster.", StringComparison.Ordinal);

@@ -1,5 +1,5 @@
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Tests;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Node.Tests;
 

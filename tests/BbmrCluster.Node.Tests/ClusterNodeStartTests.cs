@@ -2,8 +2,8 @@ using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
 using Akka.Actor;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Node.Cluster;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Node.Tests;
 

@@ -1,9 +1,9 @@
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Imaging;
 using BbmrCluster.Networks.Engine;
 using BbmrCluster.Node;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Tests;
 

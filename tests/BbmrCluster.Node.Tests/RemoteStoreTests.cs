@@ -2,8 +2,8 @@ using System.Net;
 using System.Net.Http.Headers;
 using System.Net.Sockets;
 using System.Text.Json;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Tests;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Node.Tests;
 

@@ -1,9 +1,9 @@
 using Amazon.S3;
 using Amazon.S3.Model;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Node.Api;
 using BbmrCluster.Node.Cluster;
 using BbmrCluster.Tests;
+using BbmrCluster.Work;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;

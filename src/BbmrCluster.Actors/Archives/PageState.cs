@@ -1,6 +1,6 @@
 using System.Collections.Immutable;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
+using BbmrCluster.Work;
 using static BbmrCluster.Actors.Protocol.PageEvents;
 
 namespace BbmrCluster.Actors.Archives;

@@ -5,7 +5,7 @@ using Akka.Actor;
 using Akka.Hosting;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Client;
 

@@ -9,9 +9,9 @@ using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Images;
 using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Actors.Workers;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Work;
 using Microsoft.Extensions.DependencyInjection;
 
 namespace BbmrCluster.Actors.Hosting;

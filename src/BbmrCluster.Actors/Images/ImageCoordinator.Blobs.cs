@@ -1,7 +1,7 @@
 using Akka.Actor;
 using Akka.Event;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
+using BbmrCluster.Work;
 using static BbmrCluster.Actors.Protocol.ImageEvents;
 
 namespace BbmrCluster.Actors.Images;

@@ -1,7 +1,7 @@
 using System.Globalization;
 using Akka.Actor;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Images;
 

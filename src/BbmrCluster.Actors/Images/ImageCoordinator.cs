@@ -5,9 +5,9 @@ using Akka.Persistence;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Actors.Workers;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Work;
 using static BbmrCluster.Actors.Protocol.ImageEvents;
 
 namespace BbmrCluster.Actors.Images;

@@ -1,7 +1,7 @@
 using System.Collections.Immutable;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Work;
 using static BbmrCluster.Actors.Protocol.ImageEvents;
 
 namespace BbmrCluster.Actors.Images;

@@ -1,5 +1,5 @@
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Images;
 

@@ -3,7 +3,7 @@ using Akka.Configuration;
 using Akka.Persistence;
 using Akka.Persistence.Sql;
 using BbmrCluster.Actors.Hosting;
-using BbmrCluster.Actors.Work;
+using BbmrCluster.Work;
 using Npgsql;
 
 namespace BbmrCluster.Actors.Journal;

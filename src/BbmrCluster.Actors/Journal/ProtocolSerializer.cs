@@ -3,7 +3,7 @@ using System.IO.Hashing;
 using Akka.Actor;
 using Akka.Serialization;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
+using BbmrCluster.Work;
 using Google.Protobuf;
 using W = BbmrCluster.Actors.Journal.Wire;
 

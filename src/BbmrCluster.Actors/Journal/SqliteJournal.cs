@@ -1,4 +1,4 @@
-using BbmrCluster.Actors.Work;
+using BbmrCluster.Work;
 using Microsoft.Data.Sqlite;
 
 namespace BbmrCluster.Actors.Journal;

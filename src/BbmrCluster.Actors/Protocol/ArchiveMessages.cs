@@ -1,6 +1,6 @@
 using Akka.Actor;
 using Akka.Event;
-using BbmrCluster.Actors.Work;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Protocol;
 

@@ -1,7 +1,7 @@
 using Akka.Actor;
 using Akka.Event;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Protocol;
 

@@ -1,5 +1,5 @@
 using Akka.Actor;
-using BbmrCluster.Actors.Work;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Protocol;
 

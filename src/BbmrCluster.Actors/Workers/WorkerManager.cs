@@ -3,7 +3,7 @@ using Akka.Actor;
 using Akka.Event;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Workers;
 

@@ -1,6 +1,6 @@
 using System.CommandLine.Parsing;
 using System.Globalization;
-using BbmrCluster.Actors.Work;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Cli.CommandLine;
 

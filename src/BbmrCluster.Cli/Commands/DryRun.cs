@@ -1,10 +1,10 @@
 using System.Diagnostics;
 using System.Globalization;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Cli.CommandLine;
 using BbmrCluster.Cli.Output;
 using BbmrCluster.Imaging;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Cli.Commands;
 

@@ -1,6 +1,6 @@
 using System.CommandLine;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Cli.CommandLine;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Cli.Commands;
 

@@ -1,12 +1,12 @@
 using System.Diagnostics;
 using System.Globalization;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Cli.CommandLine;
 using BbmrCluster.Cli.Output;
 using BbmrCluster.Networks;
 using BbmrCluster.Networks.Engine;
 using BbmrCluster.Node;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Cli.Commands;
 

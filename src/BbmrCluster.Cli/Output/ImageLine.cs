@@ -1,7 +1,7 @@
 using System.Globalization;
 using System.Text.Json.Serialization;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Cli.CommandLine;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Cli.Output;
 

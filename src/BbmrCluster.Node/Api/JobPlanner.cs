@@ -1,8 +1,8 @@
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Imaging;
 using BbmrCluster.Networks.Engine;
 using BbmrCluster.Node.Cluster;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Node.Api;
 

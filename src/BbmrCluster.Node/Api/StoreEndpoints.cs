@@ -1,4 +1,4 @@
-using BbmrCluster.Actors.Work;
+using BbmrCluster.Work;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Http.Features;

@@ -1,7 +1,7 @@
 using BbmrCluster.Actors.Hosting;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Networks.Engine;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Node.Cluster;
 

@@ -1,7 +1,7 @@
 using System.Globalization;
 using System.Text.Json;
 using System.Text.RegularExpressions;
-using BbmrCluster.Actors.Work;
+using BbmrCluster.Work;
 using Npgsql;
 
 namespace BbmrCluster.Node.Cluster;

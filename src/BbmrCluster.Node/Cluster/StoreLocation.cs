@@ -1,4 +1,4 @@
-using BbmrCluster.Actors.Work;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Node.Cluster;
 

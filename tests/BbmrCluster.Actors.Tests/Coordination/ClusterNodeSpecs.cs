@@ -1,6 +1,6 @@
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Tests.Coordination;
 

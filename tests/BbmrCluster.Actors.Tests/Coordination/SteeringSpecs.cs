@@ -4,7 +4,7 @@ using BbmrCluster.Actors.Archives;
 using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Tests.Coordination;
 

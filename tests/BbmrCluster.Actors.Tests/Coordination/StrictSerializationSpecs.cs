@@ -5,8 +5,8 @@ using Akka.TestKit.Xunit2;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Images;
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Actors.Workers;
+using BbmrCluster.Work;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 

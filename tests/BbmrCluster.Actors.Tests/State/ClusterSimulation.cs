@@ -2,9 +2,9 @@ using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Images;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Tests.Coordination;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Actors.Workers;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Tests.State;
 

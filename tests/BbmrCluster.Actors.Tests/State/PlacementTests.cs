@@ -1,7 +1,7 @@
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Actors.Tests.Coordination;
-using BbmrCluster.Actors.Work;
 using BbmrCluster.Actors.Workers;
+using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Tests.State;
 

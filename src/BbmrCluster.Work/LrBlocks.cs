@@ -1,0 +1,52 @@
+using BbmrCluster.Imaging;
+using BbmrCluster.Rescaling;
+
+namespace BbmrCluster.Work;
+
+/// <summary>Gathers and splits batches of LR blocks.</summary>
+internal static class LrBlocks
+{
+    /// <summary>Block columns of a strip that have a scale index, ascending.</summary>
+    public static List<int> ColumnsWith(ReadOnlySpan<byte> scaleIndex, int wanted)
+    {
+        var columns = new List<int>();
+        for (int column = 0; column < scaleIndex.Length; column++)
+        {
+            if (scaleIndex[column] == wanted)
+                columns.Add(column);
+        }
+        return columns;
+    }
+
+    /// <summary>Downscales blocks of raw strips in the order given.</summary>
+    public static BlockBatch Downscale(StageContext context, int scale, IReadOnlyList<(PixelBuffer Raw, int Column)> blocks)
+    {
+        int side = context.Facts.Grid.BlockSize;
+        if (blocks.Count == 0)
+            return new BlockBatch(0, side / scale, context.Facts.BitDepth);
+        var hr = new BlockBatch(blocks.Count, side, context.Facts.BitDepth);
+        for (int i = 0; i < blocks.Count; i++)
+            StripPixels.CutBlock(blocks[i].Raw, blocks[i].Column, context.Facts.ColourChannels, side, hr.Block(i));
+        return context.Engine.Downscaler.Downscale(hr, scale);
+    }
+
+    /// <summary>Some consecutive blocks of a batch.</summary>
+    public static BlockBatch Slice(BlockBatch batch, int first, int count)
+    {
+        int size = batch.Side * batch.Side * 3;
+        return new BlockBatch(count, batch.Side, batch.BitDepth, batch.Samples[(first * size)..((first + count) * size)]);
+    }
+
+    /// <summary>Batches of one block size after each other.</summary>
+    public static BlockBatch Concat(IReadOnlyList<BlockBatch> batches, int side, int bitDepth)
+    {
+        var all = new BlockBatch(batches.Sum(batch => batch.Count), side, bitDepth);
+        int offset = 0;
+        foreach (BlockBatch batch in batches)
+        {
+            batch.Samples.CopyTo(all.Samples, offset);
+            offset += batch.Samples.Length;
+        }
+        return all;
+    }
+}

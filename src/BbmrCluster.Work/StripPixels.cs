@@ -1,0 +1,162 @@
+using System.Numerics;
+using System.Runtime.InteropServices;
+using BbmrCluster.Imaging;
+using BbmrCluster.Rescaling;
+
+namespace BbmrCluster.Work;
+
+/// <summary>Between strips of an image (interleaved samples as stored) and RGB blocks (as the networks take them).</summary>
+internal static class StripPixels
+{
+    /// <summary>Wraps the bytes of a raw strip.</summary>
+    /// <exception cref="ArgumentException">The length is that of another image.</exception>
+    public static PixelBuffer Raw(ImageFacts facts, int strip, byte[] bytes) =>
+        new(facts.Width, facts.Grid.RowsOf(strip), facts.ColourChannels + (facts.HasAlpha ? 1 : 0), facts.BitDepth, bytes);
+
+    /// <summary>Wraps the bytes of reconstructed rows.</summary>
+    public static PixelBuffer Rows(ImageFacts facts, int strip, byte[] bytes) =>
+        new(facts.Width, facts.Grid.RowsOf(strip), facts.ColourChannels, facts.BitDepth, bytes);
+
+    /// <summary>
+    /// Cuts one block out of a raw strip: edge pixels replicated to the right and below, grey repeated, alpha left out.
+    /// </summary>
+    /// <param name="raw">The strip.</param>
+    /// <param name="column">Block column.</param>
+    /// <param name="colours">1 or 3: the channels before alpha.</param>
+    /// <param name="side">Block side.</param>
+    /// <param name="block">side x side x 3, filled by the call.</param>
+    public static void CutBlock(PixelBuffer raw, int column, int colours, int side, Span<ushort> block)
+    {
+        if (raw.BitDepth == 8)
+            Cut<byte>(raw.Data, raw, column, colours, side, block);
+        else
+            Cut<ushort>(raw.Samples16, raw, column, colours, side, block);
+    }
+
+    private static void Cut<T>(ReadOnlySpan<T> samples, PixelBuffer raw, int column, int colours, int side, Span<ushort> block) where T : IBinaryInteger<T>
+    {
+        int left = column * side, inside = Math.Min(side, raw.Width - left), green = colours == 3 ? 1 : 0, blue = colours == 3 ? 2 : 0;
+        int rowLength = side * 3;
+        for (int y = 0; y < side; y++)
+        {
+            Span<ushort> target = block.Slice(y * rowLength, rowLength);
+            if (y >= raw.Height)
+            {
+                block.Slice((raw.Height - 1) * rowLength, rowLength).CopyTo(target);
+                continue;
+            }
+            int source = ((y * raw.Width) + left) * raw.Channels;
+            for (int x = 0; x < inside; x++, source += raw.Channels)
+            {
+                target[x * 3] = ushort.CreateTruncating(samples[source]);
+                target[(x * 3) + 1] = ushort.CreateTruncating(samples[source + green]);
+                target[(x * 3) + 2] = ushort.CreateTruncating(samples[source + blue]);
+            }
+            for (int x = inside; x < side; x++)
+                target.Slice((inside - 1) * 3, 3).CopyTo(target[(x * 3)..]);
+        }
+    }
+
+    /// <summary>Alpha of a raw strip, RowsOf(strip) x Width; null when the image has none.</summary>
+    public static PixelBuffer? Alpha(PixelBuffer raw, ImageFacts facts)
+    {
+        if (!facts.HasAlpha)
+            return null;
+        var alpha = new PixelBuffer(raw.Width, raw.Height, 1, raw.BitDepth);
+        int count = raw.Width * raw.Height;
+        if (raw.BitDepth == 8)
+        {
+            for (int i = 0; i < count; i++)
+                alpha.Data[i] = raw.Data[((i + 1) * raw.Channels) - 1];
+        }
+        else
+        {
+            Span<ushort> from = raw.Samples16, to = alpha.Samples16;
+            for (int i = 0; i < count; i++)
+                to[i] = from[((i + 1) * raw.Channels) - 1];
+        }
+        return alpha;
+    }
+
+    /// <summary>
+    /// Crops RGB rows of a reconstruction to the image and brings them to its channels: grey is the rounded mean.
+    /// </summary>
+    /// <param name="rgb">At least <paramref name="target"/>.Height rows of <paramref name="stride"/> x 3 samples.</param>
+    /// <param name="stride">Pixels in a row of <paramref name="rgb"/>.</param>
+    /// <param name="target">The rows, filled from <paramref name="firstRow"/> on.</param>
+    /// <param name="firstRow">First row of the target.</param>
+    /// <param name="rows">Rows to fill.</param>
+    public static void Crop(ReadOnlySpan<ushort> rgb, int stride, PixelBuffer target, int firstRow, int rows)
+    {
+        for (int y = 0; y < rows; y++)
+        {
+            ReadOnlySpan<ushort> source = rgb.Slice(y * stride * 3, target.Width * 3);
+            Span<byte> row = target.Data.AsSpan((firstRow + y) * target.RowBytes, target.RowBytes);
+            if (target.BitDepth == 16)
+            {
+                Span<ushort> wide = MemoryMarshal.Cast<byte, ushort>(row);
+                if (target.Channels == 3)
+                    source.CopyTo(wide);
+                else
+                {
+                    for (int x = 0; x < wide.Length; x++)
+                        wide[x] = (ushort)Mean(source.Slice(x * 3, 3));
+                }
+            }
+            else if (target.Channels == 3)
+            {
+                for (int i = 0; i < source.Length; i++)
+                    row[i] = (byte)source[i];
+            }
+            else
+            {
+                for (int x = 0; x < row.Length; x++)
+                    row[x] = (byte)Mean(source.Slice(x * 3, 3));
+            }
+        }
+    }
+
+    /// <summary>Colours and alpha side by side, as an encoder takes them.</summary>
+    public static PixelBuffer Join(PixelBuffer colours, PixelBuffer? alpha, bool hasAlpha)
+    {
+        if (!hasAlpha)
+            return colours;
+        var joined = new PixelBuffer(colours.Width, colours.Height, colours.Channels + 1, colours.BitDepth);
+        int size = colours.BitDepth / 8, colourBytes = colours.Channels * size, count = colours.Width * colours.Height;
+        for (int i = 0; i < count; i++)
+        {
+            Span<byte> pixel = joined.Data.AsSpan(i * (colourBytes + size), colourBytes + size);
+            colours.Data.AsSpan(i * colourBytes, colourBytes).CopyTo(pixel);
+            // A missing alpha is opaque: the largest value of either depth is all ones.
+            if (alpha is null)
+                pixel[colourBytes..].Fill(0xFF);
+            else
+                alpha.Data.AsSpan(i * size, size).CopyTo(pixel[colourBytes..]);
+        }
+        return joined;
+    }
+
+    /// <summary>A feature band as bytes: rows, width, channels (int32 each), then float32 values, little-endian.</summary>
+    public static byte[] Encode(FeatureBand band)
+    {
+        var bytes = new byte[12 + (band.Values.Length * sizeof(float))];
+        MemoryMarshal.Cast<int, byte>([band.Rows, band.Width, band.Channels]).CopyTo(bytes);
+        MemoryMarshal.AsBytes(band.Values.AsSpan()).CopyTo(bytes.AsSpan(12));
+        return bytes;
+    }
+
+    /// <summary>Reads <see cref="Encode"/>'s bytes.</summary>
+    /// <exception cref="FormatException">They are not a band.</exception>
+    public static FeatureBand Decode(byte[] bytes)
+    {
+        if (bytes.Length < 12)
+            throw new FormatException("The bytes are not a feature band.");
+        ReadOnlySpan<int> head = MemoryMarshal.Cast<byte, int>(bytes.AsSpan(0, 12));
+        if (head[0] < 1 || head[1] < 1 || head[2] < 1 || (long)head[0] * head[1] * head[2] * sizeof(float) != bytes.Length - 12)
+            throw new FormatException("The bytes are not a feature band.");
+        return new FeatureBand(head[0], head[1], head[2], MemoryMarshal.Cast<byte, float>(bytes.AsSpan(12)).ToArray());
+    }
+
+    // Rounded half up.
+    private static int Mean(ReadOnlySpan<ushort> rgb) => ((2 * (rgb[0] + rgb[1] + rgb[2])) + 3) / 6;
+}
