@@ -13,7 +13,7 @@ public interface IDownscaler
 /// <summary>Scores HR blocks at each scale: downscale, super-resolve, measure (paper section 3.2). Used on one thread.</summary>
 public interface IBlockScorer
 {
-    /// <summary>Name on the command line: omnisr-light, same, bicubic.</summary>
+    /// <summary>Name on the command line: a network, same or bicubic.</summary>
     string Name { get; }
 
     /// <summary>
@@ -54,7 +54,7 @@ public sealed record ReconstructedStrip(ushort[] Rows, FeatureBand Top, FeatureB
 /// <summary>Turns LR blocks into image rows (JointSR, paper section 3.4). Used on one thread, the owner of its tensors.</summary>
 public interface IReconstructor
 {
-    /// <summary>Network name: omnisr-light, omnisr, craft.</summary>
+    /// <summary>Network name, e.g. omnisr-light.</summary>
     string Name { get; }
 
     /// <summary>Image rows on each side of a strip border that <see cref="JoinBorder"/> replaces (8).</summary>
@@ -112,7 +112,7 @@ public interface IEngineFactory
 
 /// <summary>What an engine is made for; recorded at submission and never changed during a job.</summary>
 /// <param name="Network">Reconstruction network.</param>
-/// <param name="Scorer">omnisr-light, same or bicubic; none for an engine that only reconstructs and needs no downscaler either.</param>
+/// <param name="Scorer">A network, same (the reconstruction network) or bicubic (no network); none for an engine that only reconstructs and needs no downscaler either.</param>
 /// <param name="Downscaler">bicubic or downnet; also decides which networks reconstruct, those trained on its LR.</param>
 /// <param name="Scales">The scale set.</param>
 /// <param name="Precision">auto, float32 or bfloat16.</param>

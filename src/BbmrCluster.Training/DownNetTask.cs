@@ -163,7 +163,7 @@ internal static class StartWeights
         if (recipe.StartNetworks is { } files)
         {
             source = files[index];
-            found = SrNetworkShape.RecogniseSr(SafetensorsFile.Read(source).Tensors, source);
+            found = Architectures.RecogniseSr(SafetensorsFile.Read(source), source);
         }
         else
         {

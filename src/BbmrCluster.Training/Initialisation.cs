@@ -1,7 +1,5 @@
 using BbmrCluster.Networks;
-using BbmrCluster.Networks.Craft;
 using BbmrCluster.Networks.DownNet;
-using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 
 namespace BbmrCluster.Training;
@@ -9,31 +7,29 @@ namespace BbmrCluster.Training;
 /// <summary>First values of networks' parameters.</summary>
 public static class Initialisation
 {
-    /// <summary>
-    /// PyTorch's defaults: weights and the biases behind them uniform within 1/sqrt(fan in), norms 1 and 0, temperatures 1,
-    /// position bias tables normal.
-    /// </summary>
-    /// <param name="parameters">Names and shapes, a bias directly after its weight.</param>
+    /// <summary>PyTorch's defaults and what the network says of single parameters, see <see cref="ParameterStart"/>.</summary>
+    /// <param name="shape">The network; a bias comes directly after its weight.</param>
     /// <param name="seed">Equal seeds give equal values.</param>
-    public static Dictionary<string, TensorData> Uniform(IReadOnlyList<(string Name, long[] Shape)> parameters, int seed)
+    public static Dictionary<string, TensorData> Uniform(NetworkShape shape, int seed)
     {
         var random = new Random(seed);
         var values = new Dictionary<string, TensorData>(StringComparer.Ordinal);
         float bound = 0;
-        foreach ((string name, long[] sizes) in parameters)
+        foreach ((string name, long[] sizes) in shape.Parameters)
         {
             var data = new float[sizes.Aggregate(1L, (product, size) => product * size)];
-            bool weight = name.EndsWith(".weight", StringComparison.Ordinal), norm = weight && sizes.Length == 1;
+            bool norm = name.EndsWith(".weight", StringComparison.Ordinal) && sizes.Length == 1;
             if (norm)
                 bound = 0; // So that its bias is 0.
             else if (sizes.Length > 1)
                 bound = 1 / MathF.Sqrt(sizes.Skip(1).Aggregate(1L, (product, size) => product * size));
 
-            if (name.EndsWith("rel_pos_bias.weight", StringComparison.Ordinal))
+            ParameterStart start = shape.StartOf(name);
+            if (start == ParameterStart.Normal)
                 Fill(data, () => Normal(random));
-            else if (norm || name.EndsWith("temperature", StringComparison.Ordinal))
+            else if (norm || start == ParameterStart.Ones)
                 Array.Fill(data, 1);
-            else if (bound > 0)
+            else if (bound > 0 && start == ParameterStart.ByRank)
                 Fill(data, () => ((random.NextSingle() * 2) - 1) * bound);
             values.Add(name, new TensorData(sizes, data));
         }
@@ -43,17 +39,19 @@ public static class Initialisation
     /// <summary>
     /// Values from which the untrained network is already the bicubic upscaler: twelve feature channels carry each colour
     /// shifted by one pixel along both diagonals, the tail's 3x3 kernels combine them to the 5x5 bicubic kernel of each
-    /// sub-pixel, and the body's last convolution and the tail's other kernels start at zero. All else follows <see cref="Uniform"/>.
+    /// sub-pixel, and the ends of the body's branches and the tail's other kernels start at zero. All else follows <see cref="Uniform"/>.
     /// </summary>
     public static IReadOnlyDictionary<string, TensorData> FromBicubic(SrNetworkShape shape, int seed)
     {
-        (string first, string last) = shape is CraftShape ? ("conv_first", "conv_after_body") : ("input", "output");
-        Dictionary<string, TensorData> values = Uniform(shape.Parameters, seed);
-        Array.Clear(values[last + ".weight"].Values);
-        Array.Clear(values[last + ".bias"].Values);
+        Dictionary<string, TensorData> values = Uniform(shape, seed);
+        foreach (string end in shape.BranchEnds)
+        {
+            Array.Clear(values[end + ".weight"].Values);
+            Array.Clear(values[end + ".bias"].Values);
+        }
         Array.Clear(values[shape.TailName + ".bias"].Values);
-        CarryColours(values[first + ".weight"], values[first + ".bias"]);
-        CombineToBicubic(values[shape.TailName + ".weight"], shape.Scale);
+        CarryColours(values[shape.HeadName + ".weight"], values[shape.HeadName + ".bias"]);
+        CombineToBicubic(values[shape.TailName + ".weight"], shape.Scale, 1.0 / shape.PassedOn);
         return values;
     }
 
@@ -64,7 +62,7 @@ public static class Initialisation
     /// </summary>
     public static IReadOnlyDictionary<string, TensorData> FromBoxAverage(DownNetShape shape, int seed)
     {
-        Dictionary<string, TensorData> values = Uniform(shape.Parameters, seed);
+        Dictionary<string, TensorData> values = Uniform(shape, seed);
         float[] first = values["0.weight"].Values, last = values[shape.LastName].Values;
         Array.Clear(last);
         for (int colour = 0; colour < 3; colour++)
@@ -116,33 +114,16 @@ public static class Initialisation
         return values;
     }
 
-    /// <summary>
-    /// A deeper network that computes exactly what a trained one does: each new group adds nothing (the 1x1 convolution
-    /// behind its attention is zero), its spatial attention is one constant, and the last convolution undoes that constant.
-    /// So training a deep network starts at the quality of the shallow one.
-    /// </summary>
-    /// <param name="state">A trained network of <paramref name="shallow"/>.</param>
+    /// <summary>A deeper network that computes exactly what a trained one does, see <see cref="SrNetworkShape.GrownFrom"/>; the trained one's values where it is not deeper.</summary>
+    /// <param name="state">A trained network.</param>
     /// <param name="shallow">Its shape.</param>
-    /// <param name="osags">Groups of the deeper network, more than it has.</param>
-    /// <param name="seed">Of the new groups' other values.</param>
-    public static IReadOnlyDictionary<string, TensorData> Deepened(IReadOnlyDictionary<string, TensorData> state, OmniSrShape shallow, int osags, int seed)
+    /// <param name="deep">The shape wanted; of the same family, at any scale.</param>
+    /// <param name="seed">Of the new parts' other values.</param>
+    /// <returns>Values at the scale of <paramref name="shallow"/>.</returns>
+    public static IReadOnlyDictionary<string, TensorData> Deepened(IReadOnlyDictionary<string, TensorData> state, SrNetworkShape shallow, SrNetworkShape deep, int seed)
     {
-        // sigmoid(2) = 0.88 is near enough to 1 to keep the features' size and far enough for a gradient.
-        const float GateBias = 2;
-        var values = new Dictionary<string, TensorData>(FromBicubic(shallow with { Osags = osags }, seed), StringComparer.Ordinal);
-        foreach ((string name, TensorData tensor) in state)
-            values[name] = tensor;
-        for (int group = shallow.Osags; group < osags; group++)
-        {
-            string prefix = $"residual_layer.{group}.";
-            Array.Clear(values[prefix + "residual_layer.1.weight"].Values);
-            Array.Clear(values[prefix + "residual_layer.1.bias"].Values);
-            Array.Clear(values[prefix + "esa.conv4.weight"].Values);
-            Array.Fill(values[prefix + "esa.conv4.bias"].Values, GateBias);
-        }
-        float undo = MathF.Pow(1 + MathF.Exp(-GateBias), osags - shallow.Osags);
-        values["output.weight"] = values["output.weight"] with { Values = Array.ConvertAll(values["output.weight"].Values, value => value * undo) };
-        return values;
+        SrNetworkShape wanted = deep with { Scale = shallow.Scale };
+        return wanted.GrownFrom(shallow, state, FromBicubic(wanted, seed)) ?? state;
     }
 
     private static void CarryColours(TensorData weight, TensorData bias)
@@ -157,7 +138,7 @@ public static class Initialisation
         }
     }
 
-    private static void CombineToBicubic(TensorData weight, int scale)
+    private static void CombineToBicubic(TensorData weight, int scale, double factor)
     {
         int features = (int)weight.Shape[1];
         for (int output = 0; output < weight.Shape[0]; output++)
@@ -172,7 +153,7 @@ public static class Initialisation
                 for (int y = 0; y < 3; y++)
                 {
                     for (int x = 0; x < 3; x++)
-                        kernel[(y * 3) + x] = (float)(Share(i, (feature & 2) == 0, y) * Share(j, (feature & 1) == 0, x));
+                        kernel[(y * 3) + x] = (float)(factor * Share(i, (feature & 2) == 0, y) * Share(j, (feature & 1) == 0, x));
                 }
             }
         }

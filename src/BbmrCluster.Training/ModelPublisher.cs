@@ -53,7 +53,7 @@ public static class ModelPublisher
             }
             case TrainingKind.Jointsr:
             {
-                var shape = JointSrShape.Of(first.Tensors, recipe.Name);
+                var shape = (JointSrShape)Architectures.Recognise(first.Tensors, recipe.Name).Shape;
                 using var shrinker = BlockShrinker.Of(recipe, shape);
                 return [Write(ModelNames.Joint(recipe.Network, recipe.Downscaler), shape, first.Tensors,
                     recipe.Downscaler is "bicubic" ? "LR of each block by itself by the MATLAB-compatible 8-bit bicubic" : "LR of each block by Down-Net, rounded to 8 bits",

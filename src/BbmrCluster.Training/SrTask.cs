@@ -1,5 +1,5 @@
 using BbmrCluster.Networks;
-using BbmrCluster.Networks.OmniSr;
+using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
 
@@ -57,11 +57,10 @@ internal sealed class SrTask : TrainingTask
     {
         if (recipe.StartFrom is not { } path)
             return Initialisation.FromBicubic(shape, recipe.Seed);
-        (SrNetworkShape other, IReadOnlyDictionary<string, TensorData> state) = SrNetworkShape.RecogniseSr(SafetensorsFile.Read(path).Tensors, path);
-        if (!string.Equals(other.Architecture, shape.Architecture, StringComparison.Ordinal))
+        (SrNetworkShape other, IReadOnlyDictionary<string, TensorData> state) = Architectures.RecogniseSr(SafetensorsFile.Read(path), path);
+        if (!string.Equals(other.Architecture, shape.Architecture, StringComparison.Ordinal) || other.Black != shape.Black)
             throw new InvalidDataException($"{path} holds {other.Description}, from which {shape.Description} cannot start.");
-        if (other is OmniSrShape shallow && shape is OmniSrShape deep && shallow.Osags < deep.Osags)
-            state = Initialisation.Deepened(state, shallow, deep.Osags, recipe.Seed);
+        state = Initialisation.Deepened(state, other, shape, recipe.Seed);
         return other.Scale == shape.Scale ? state : Initialisation.FromOtherScale(state, other, shape.Scale);
     }
 }

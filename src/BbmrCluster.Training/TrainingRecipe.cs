@@ -33,7 +33,7 @@ public sealed record TrainingRecipe
     /// <summary>What is trained: "sr", "jointsr" or "downnet".</summary>
     public TrainingKind Kind { get; init; }
 
-    /// <summary>The super-resolution family: "omnisr-light", "omnisr" or "craft".</summary>
+    /// <summary>The super-resolution network, one of <see cref="Architectures.Networks"/>.</summary>
     public string Network { get; init; } = "omnisr-light";
 
     /// <summary>Scale of "sr" and "downnet": 2, 4 or 8.</summary>
@@ -166,7 +166,7 @@ public sealed record TrainingRecipe
     public void Validate()
     {
         Require(Name.Length is > 0 and <= 64 && Name.All(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '_'), "name is 1 to 64 letters, digits, '-' and '_'");
-        Require(Network is "omnisr-light" or "omnisr" or "craft", "network is omnisr-light, omnisr or craft");
+        Require(Architectures.Find(Network) is not null, $"network is one of {string.Join(", ", Architectures.Networks.Select(network => network.Name))}");
         Require(Kind == TrainingKind.Jointsr ? Scale is null : Scale is 2 or 4 or 8, Kind == TrainingKind.Jointsr ? "jointsr has no scale" : "scale is 2, 4 or 8");
         Require(LrPatch is >= 16 and <= 256, "lr_patch is 16 to 256");
         Require(Batch is >= 1 and <= 1024, "batch is 1 to 1024");

@@ -64,7 +64,7 @@ public sealed class CraftTests
         foreach (string wrapper in (string[])["", "params.", "params_ema."])
         {
             var wrapped = state.ToDictionary(pair => wrapper + pair.Key, pair => pair.Value, StringComparer.Ordinal);
-            (SrNetworkShape found, IReadOnlyDictionary<string, TensorData> parameters) = SrNetworkShape.RecogniseSr(wrapped, "test");
+            (NetworkShape found, IReadOnlyDictionary<string, TensorData> parameters) = Architectures.Recognise(wrapped, "test");
             Assert.Equal(shape with { Depths = ((CraftShape)found).Depths }, found);
             Assert.Equal(shape.Depths, ((CraftShape)found).Depths);
             Assert.Equal(shape.Parameters.Select(p => p.Name).Order(StringComparer.Ordinal), parameters.Keys.Order(StringComparer.Ordinal));

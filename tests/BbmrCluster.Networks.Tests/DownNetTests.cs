@@ -1,3 +1,4 @@
+using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.DownNet;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
@@ -56,8 +57,8 @@ public sealed class DownNetTests
     public void The_shape_is_read_off_a_state_dict()
     {
         var shape = new DownNetShape(8, 16);
-        Assert.Equal(shape, NetworkShape.Recognise(ReferenceNumbers.Weights(shape.Parameters), "test").Shape);
-        Assert.Contains("does not upscale", Assert.Throws<InvalidDataException>(() => SrNetworkShape.RecogniseSr(ReferenceNumbers.Weights(shape.Parameters), "test")).Message);
+        Assert.Equal(shape, Architectures.Recognise(ReferenceNumbers.Weights(shape.Parameters), "test").Shape);
+        Assert.Contains("does not upscale", Assert.Throws<InvalidDataException>(() => Architectures.Upscaling(shape, "test")).Message);
     }
 
     [Fact]

@@ -26,7 +26,7 @@ public sealed class ModelCatalogTests : IDisposable
     {
         WriteModel(4);
         IReadOnlyList<ModelEntry> list = new ModelCatalog(_folder.Root).List();
-        Assert.Equal(ModelNames.Networks.Count * 11, list.Count);
+        Assert.Equal(Architectures.Networks.Count * 11, list.Count);
         ModelEntry ready = Assert.Single(list, entry => entry.State == ModelState.Ready);
         Assert.Equal(("omnisr-light", 4, 30), (ready.Model, ready.Scale, ready.Card!.Scores["set5_psnr_y"]));
         Assert.All(list.Where(entry => entry != ready), entry => Assert.True(entry is { State: ModelState.WithoutWeights, Problem: not null }));

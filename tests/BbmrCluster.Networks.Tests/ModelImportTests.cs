@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using System.Runtime.InteropServices;
 using System.Text;
 using System.Text.Json;
+using BbmrCluster.Imaging;
 using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.Craft;
 using BbmrCluster.Networks.DownNet;
@@ -79,8 +80,9 @@ public sealed class ModelImportTests : IDisposable
         string file = WriteOfficialCraft(scale, wrapper, out IReadOnlyDictionary<string, TensorData> parameters);
         ModelEntry entry = Add(file, "craft-official", licence: "Apache-2.0");
         Assert.Equal(("craft-official", scale, ModelState.Ready), (entry.Model, entry.Scale!.Value, entry.State));
-        Assert.Equal(("craft", "Apache-2.0", null), (entry.Card!.Architecture, entry.Card.Licence, entry.Card.Osags));
-        Assert.Equal([2, 2, 2, 2], entry.Card.Depths);
+        Assert.Equal(("craft", "Apache-2.0"), (entry.Card!.Architecture, entry.Card.Licence));
+        Assert.Equal([2, 2, 2, 2], entry.Card.SizeOf("depths"));
+        Assert.Null(entry.Card.SizeOf("osags"));
         Assert.Equal(File.ReadAllBytes(file), File.ReadAllBytes(entry.Path));
 
         LoadedModel model = Catalog().Load("craft-official", scale);
@@ -102,7 +104,7 @@ public sealed class ModelImportTests : IDisposable
         SafetensorsFile.Write(file, parameters.ToDictionary(pair => wrapper + pair.Key, pair => pair.Value, StringComparer.Ordinal), new Dictionary<string, string> { ["format"] = "pt" });
         // The name that the program knows and ships no weights for may be given, too.
         ModelEntry entry = Add(file, "omnisr");
-        Assert.Equal(("omnisr", scale, 5, 12_880 + (scale == 2 ? 771_724 : scale == 3 ? 780_379 : 792_496)), (entry.Model, entry.Scale, entry.Card!.Osags, entry.Card.Parameters));
+        Assert.Equal(("omnisr", scale, 5, 12_880 + (scale == 2 ? 771_724 : scale == 3 ? 780_379 : 792_496)), (entry.Model, entry.Scale, entry.Card!.SizeOf("osags")!.Single(), entry.Card.Parameters));
         Assert.Equal(new OmniSrShape(scale, osags), Catalog().Load("omnisr", scale).Shape);
     }
 
@@ -113,9 +115,9 @@ public sealed class ModelImportTests : IDisposable
         Assert.Equal("mine-downnet", Add(Write("s.safetensors", new OmniSrShape(4, 1)), "mine", "downnet").Model);
         ModelEntry joint = Add(Write("j.safetensors", new JointSrShape([new OmniSrShape(2, 1), new OmniSrShape(4, 2)])), "mine");
         Assert.Equal(("mine-joint", null, ModelState.Ready), (joint.Model, joint.Scale, joint.State));
-        Assert.Equal(["omnisr-light", "omnisr", "craft", "mine"], Catalog().Networks);
+        Assert.Equal([.. Architectures.Networks.Select(network => network.Name), "mine"], Catalog().Networks);
         Assert.Equal(3, Catalog().List().Count(entry => entry.State == ModelState.Ready));
-        Assert.Contains("choose one of omnisr-light, omnisr, craft, mine", Assert.Throws<EngineUnavailableException>(() => Catalog().Load("other", 4)).Message);
+        Assert.Contains($"choose one of {string.Join(", ", Catalog().Networks)}", Assert.Throws<EngineUnavailableException>(() => Catalog().Load("other", 4)).Message);
         Assert.Contains("There are no weights of mine for scale 4", Assert.Throws<EngineUnavailableException>(() => Catalog().Load("mine", 4)).Message);
     }
 
@@ -123,14 +125,14 @@ public sealed class ModelImportTests : IDisposable
     public void What_cannot_be_used_is_refused_in_one_sentence_and_leaves_nothing()
     {
         string good = Write("good.safetensors", new OmniSrShape(2, 1));
-        foreach (string name in (string[])["Omni", "a b", "../x", "-x", "net-joint", "downnet-net", "net-downnet", ""])
+        foreach (string name in (string[])["Omni", "a b", "../x", "-x", "net-joint", "downnet-net", "net-downnet", "", "same", "bicubic"])
             Assert.Contains("cannot name a network", Refused(good, name));
         Assert.Contains("another architecture", Refused(good, "craft"));
 
         File.WriteAllBytes(_files.File("w.pth"), [(byte)'P', (byte)'K', 3, 4, 0, 0, 0, 0, 0, 0]);
-        Assert.Contains("is a PyTorch file (pickle)", Refused(_files.File("w.pth"), "mine"));
+        Assert.Contains("is not a usable PyTorch checkpoint", Refused(_files.File("w.pth"), "mine"));
         File.WriteAllBytes(_files.File("old.pth"), [0x80, 2, 0x8a, 0x0a, 0, 0, 0, 0, 0, 0]);
-        Assert.Contains("is a PyTorch file (pickle)", Refused(_files.File("old.pth"), "mine"));
+        Assert.Contains("of the form before PyTorch 1.6", Refused(_files.File("old.pth"), "mine"));
 
         var broken = new Dictionary<string, TensorData>(ReferenceNumbers.Weights(new OmniSrShape(2, 1).Parameters), StringComparer.Ordinal);
         broken.Remove("output.bias");
@@ -144,6 +146,63 @@ public sealed class ModelImportTests : IDisposable
         Assert.Empty(Directory.EnumerateFileSystemEntries(_own.Root));
     }
 
+    /// <summary>A trained network as others would have trained it: the same function in other values.</summary>
+    [Theory]
+    [InlineData("-1..1", true)]
+    [InlineData("0..1", true)]
+    [InlineData("0..255", true)]
+    [InlineData("0..255", false)]
+    [InlineData("-0.5..0.5", false)]
+    public void A_range_of_values_is_recognised_or_told(string text, bool recognised)
+    {
+        var range = ValueRange.Parse(text);
+        var shape = new OmniSrShape(4, 1);
+        IReadOnlyDictionary<string, TensorData> trained = new ModelCatalog(Path.Combine(AppContext.BaseDirectory, "models")).Load("omnisr-light", 4).Tensors;
+        // Values of black 0 in a network whose zero padding is grey: exact but for the outermost pixels.
+        double scale = 2 / (range.White - range.Black), shift = -1 - (scale * range.Black);
+        var values = new Dictionary<string, TensorData>(trained, StringComparer.Ordinal);
+        float[] first = trained["input.weight"].Values;
+        values["input.weight"] = trained["input.weight"] with { Values = Array.ConvertAll(first, value => (float)(value * scale)) };
+        values["input.bias"] = trained["input.bias"] with { Values = [.. trained["input.bias"].Values.Select((value, o) => (float)(value + (shift * first.AsSpan(o * 27, 27).ToArray().Sum(one => (double)one))))] };
+        values["up.0.weight"] = trained["up.0.weight"] with { Values = Array.ConvertAll(trained["up.0.weight"].Values, value => (float)(value / scale)) };
+        values["up.0.bias"] = trained["up.0.bias"] with { Values = Array.ConvertAll(trained["up.0.bias"].Values, value => (float)((value - shift) / scale)) };
+        SafetensorsFile.Write(_files.File("w.safetensors"), values);
+
+        ModelEntry entry = ModelImport.Add(Catalog(), _files.File("w.safetensors"), "mine", "bicubic", null, false, recognised ? null : range);
+        LoadedModel model = Catalog().Load("mine", 4);
+        Assert.Equal((float)(range.Black / range.White), model.SrShape.Black);
+        Assert.Equal(text == "-1..1", File.ReadAllBytes(_files.File("w.safetensors")).AsSpan().SequenceEqual(File.ReadAllBytes(entry.Path)));
+        Assert.Equal(range.Black == 0 ? shape.Description + ", of values 0..1" : shape.Description, entry.Card!.Description);
+        PixelBuffer lr = Bicubic.Resize(ValueRangeProbe.Picture(192), ResizeScale.Down(4));
+        using var resolver = new Engine.SuperResolver(Catalog(), "mine", 4, "float32", "cpu", 1);
+        using var original = new Engine.SuperResolver(new ModelCatalog(Path.Combine(AppContext.BaseDirectory, "models")), "omnisr-light", 4, "float32", "cpu", 1);
+        // Away from the edge, where what lies beyond it differs.
+        Assert.True(Metrics.Compare(original.Upscale(lr), resolver.Upscale(lr), crop: 40).PsnrY > 50);
+    }
+
+    [Fact]
+    public void A_range_that_cannot_be_is_refused()
+    {
+        foreach (string text in (string[])["", "0", "0..", "1..0", "0..0", "0.5..1", "-1..-0.5", "a..b", "0..1..2", "0..NaN", "0..1e9"])
+            Assert.Throws<FormatException>(() => ValueRange.Parse(text));
+        string down = Write("d.safetensors", new DownNetShape(4));
+        Assert.Contains("only of a network that upscales", Assert.Throws<InvalidDataException>(() => ModelImport.Add(Catalog(), down, "mine", "downnet", null, false, new ValueRange(0, 255))).Message);
+        IReadOnlyDictionary<string, TensorData> weights = ReferenceNumbers.Weights(new OmniSrShape(2, 1).Parameters);
+        SafetensorsFile.Write(_files.File("r.safetensors"), weights, new Dictionary<string, string> { ["value_range"] = "0..2" });
+        Assert.Contains("another white than 1", Refused(_files.File("r.safetensors"), "mine"));
+    }
+
+    [Fact]
+    public void Scales_of_different_ranges_make_no_engine()
+    {
+        foreach ((int scale, ValueRange range) in ((int, ValueRange)[])[(2, new(-1, 1)), (4, new(0, 1)), (8, new(-1, 1))])
+            ModelImport.Add(Catalog(), Write($"{scale}.safetensors", new OmniSrShape(scale, 1)), "mine", "bicubic", null, false, range);
+        EngineSettings settings = EngineSettings.Default with { Network = "mine", Scorer = "bicubic", Device = "cpu", Precision = "float32" };
+        Assert.Contains("do not go together: mine-x2.safetensors holds", Assert.Throws<EngineUnavailableException>(() => new Engine.EngineFactory(Catalog()).Create(settings).Dispose()).Message);
+        ModelImport.Add(Catalog(), _files.File("4.safetensors"), "mine", "bicubic", null, true, new ValueRange(-1, 1));
+        new Engine.EngineFactory(Catalog()).Create(settings).Dispose();
+    }
+
     [Fact]
     public void Other_weights_of_the_same_name_are_replaced_only_when_told()
     {
@@ -151,7 +210,7 @@ public sealed class ModelImportTests : IDisposable
         Assert.Equal(ModelState.Ready, Add(_files.File("a.safetensors"), "mine").State);
         string other = Write("b.safetensors", new OmniSrShape(2, 2));
         Assert.Contains("--force replaces it", Refused(other, "mine"));
-        Assert.Equal(2, Add(other, "mine", replace: true).Card!.Osags);
+        Assert.Equal([2], Add(other, "mine", replace: true).Card!.SizeOf("osags"));
         Assert.Equal(new OmniSrShape(2, 2), Catalog().Load("mine", 2).Shape);
     }
 

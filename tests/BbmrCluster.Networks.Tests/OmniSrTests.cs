@@ -1,4 +1,5 @@
 using BbmrCluster.Tests;
+using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;

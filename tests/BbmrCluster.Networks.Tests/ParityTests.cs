@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.Craft;
 using BbmrCluster.Networks.DownNet;
 using BbmrCluster.Networks.OmniSr;

@@ -307,7 +307,7 @@ public sealed class TrainedModelsTests : IDisposable
         string path = _models.File("omnisr-light-joint.safetensors"), hash = Factory().WeightHashes(Settings)["omnisr-light-joint.safetensors"];
         var shape = (JointSrShape)new ModelCatalog(_models.Root).Load("omnisr-light-joint", null).Shape;
         ModelCard card = ModelCard.Of("omnisr-light-joint", shape, hash, "test", "none");
-        Assert.Equal(("joint-omnisr", null, 1, 710_175), (card.Architecture, card.Scale, card.Osags, card.Parameters));
+        Assert.Equal(("joint-omnisr", null, 1, 710_175), (card.Architecture, card.Scale, card.SizeOf("osags")!.Single(), card.Parameters));
         Assert.Equal(Scales, card.Scales);
         card.Save(Path.ChangeExtension(path, ".json"));
         Assert.Equal(ModelState.Ready, new ModelCatalog(_models.Root).Verify().Single(entry => entry.Model == "omnisr-light-joint").State);
@@ -315,7 +315,7 @@ public sealed class TrainedModelsTests : IDisposable
         Assert.Contains("the card says the scale 2, 4", new ModelCatalog(_models.Root).Verify().Single(entry => entry.Model == "omnisr-light-joint").Problem);
 
         ModelCard down = ModelCard.Of("downnet-omnisr-light", new DownNetShape(4), hash, "test", "none");
-        Assert.Equal(("downnet", 4, null, "downnet"), (down.Architecture, down.Scale, down.Osags, down.Downscaler));
+        Assert.Equal(("downnet", 4, 0, "downnet"), (down.Architecture, down.Scale, down.Sizes.Count, down.Downscaler));
         Assert.DoesNotContain("osags", System.Text.Json.JsonSerializer.Serialize(ModelCard.Of("craft", new Craft.CraftShape(2, [2, 2]), hash, "test", "none")), StringComparison.OrdinalIgnoreCase);
         Assert.Equal("downnet", ModelCard.Of("omnisr-light-downnet", new OmniSrShape(2, 1), hash, "test", "none").Downscaler);
     }
@@ -324,7 +324,7 @@ public sealed class TrainedModelsTests : IDisposable
     public void Joint_tensors_that_do_not_go_together_are_refused()
     {
         Dictionary<string, TensorData> joint = Joint();
-        Assert.Equal(Scales, NetworkShape.Recognise(joint, "test").Shape.Scales);
+        Assert.Equal(Scales, Architectures.Recognise(joint, "test").Shape.Scales);
         Refused("extractor of scale 4", values => values.Remove("extractor4.input.weight"));
         Refused("the tail of scale 6", values => (values["tail6.weight"], values["extractor6.input.weight"]) = (values["tail4.weight"], values["extractor4.input.weight"]));
         Refused("its tails have the scales", values => { values.Remove("tail4.weight"); values.Remove("tail8.weight"); });
@@ -338,7 +338,7 @@ public sealed class TrainedModelsTests : IDisposable
                 foreach (string name in joint.Keys.Where(name => name.StartsWith("extractor4.", StringComparison.Ordinal)))
                     values["extractor6." + name["extractor4.".Length..]] = joint[name];
             }
-            Assert.Contains(reason, Assert.Throws<InvalidDataException>(() => NetworkShape.Recognise(values, "test")).Message);
+            Assert.Contains(reason, Assert.Throws<InvalidDataException>(() => Architectures.Recognise(values, "test")).Message);
         }
     }
 }

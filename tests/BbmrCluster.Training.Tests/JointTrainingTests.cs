@@ -54,7 +54,7 @@ public sealed class JointTrainingTests : IDisposable
     /// <summary>Random weights; a deblock branch and final convolution that change the features.</summary>
     private static Dictionary<string, TensorData> JointWeights()
     {
-        Dictionary<string, TensorData> values = Initialisation.Uniform(Shape.Parameters, 3);
+        Dictionary<string, TensorData> values = Initialisation.Uniform(Shape, 3);
         foreach (int i in (int[])[1, 3, 5])
             values[$"deblock.{i}.weight"] = new TensorData([1], [0.25f]);
         return values;
@@ -148,7 +148,7 @@ public sealed class JointTrainingTests : IDisposable
         TrainingProgress last = Trainer.Run(recipe, new TrainingPaths(Photos(), null, In("out")), resume: false);
         Assert.Equal(last.Scores!["photographs_blocks_warm_psnr_y"], last.Scores["photographs_blocks_psnr_y"], 0.002);
         Assert.Equal(last.Scores["photographs_blocks_warm_seam"], last.Scores["photographs_blocks_seam"], 0.002);
-        var shape = Assert.IsType<JointSrShape>(NetworkShape.Recognise(SafetensorsFile.Read(In("out/joint.safetensors")).Tensors, "joint").Shape);
+        var shape = Assert.IsType<JointSrShape>(Architectures.Recognise(SafetensorsFile.Read(In("out/joint.safetensors")).Tensors, "joint").Shape);
         Assert.Equal([2, 4, 8], shape.Scales);
 
         ModelCard card = Assert.Single(ModelPublisher.Publish(recipe, new TrainingPaths(In("photos"), null, In("out")), new Publication(null, "none"), In("models")));
@@ -232,8 +232,8 @@ public sealed class JointTrainingTests : IDisposable
         Assert.Contains("photographs_blocks_bicubic_psnr_y", lines[2].Scores!.Keys);
         SafetensorsFile state = SafetensorsFile.Read(In("out/pair.state.safetensors"));
         Assert.Equal(("30", "10"), (state.Metadata["downnet.steps"], state.Metadata["network.steps"]));
-        Assert.Equal(new DownNetShape(4), NetworkShape.Recognise(SafetensorsFile.Read(In("out/pair.safetensors")).Tensors, "pair").Shape);
-        Assert.Equal(new OmniSrShape(4, 1), NetworkShape.Recognise(SafetensorsFile.Read(In("out/pair.network.safetensors")).Tensors, "network").Shape);
+        Assert.Equal(new DownNetShape(4), Architectures.Recognise(SafetensorsFile.Read(In("out/pair.safetensors")).Tensors, "pair").Shape);
+        Assert.Equal(new OmniSrShape(4, 1), Architectures.Recognise(SafetensorsFile.Read(In("out/pair.network.safetensors")).Tensors, "network").Shape);
 
         IReadOnlyList<ModelCard> cards = ModelPublisher.Publish(recipe, new TrainingPaths(In("photos"), null, In("out")), new Publication(null, "none"), In("models"));
         Assert.Equal(["downnet-omnisr-light", "omnisr-light-downnet"], cards.Select(card => card.Network));

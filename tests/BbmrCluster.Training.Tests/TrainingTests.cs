@@ -237,11 +237,11 @@ public sealed class TrainingTests : IDisposable
     [Fact]
     public void A_deepened_network_computes_what_the_shallow_one_does()
     {
-        var shape = new OmniSrShape(4, 1);
+        OmniSrShape shape = new(4, 1), deeper = shape with { Osags = 3 };
         IReadOnlyDictionary<string, TensorData> state = new ModelCatalog(Path.Combine(AppContext.BaseDirectory, "models")).Load("omnisr-light", 4).Tensors;
-        IReadOnlyDictionary<string, TensorData> deep = Initialisation.Deepened(state, shape, 3, seed: 1);
+        IReadOnlyDictionary<string, TensorData> deep = Initialisation.Deepened(state, shape, deeper, seed: 1);
         TrainingPhoto photo = PhotoSet.Pair("p", Picture(128, 96), 4);
-        Assert.Equal(Validation.Psnr(shape, state, [photo])[0].PsnrY, Validation.Psnr(shape with { Osags = 3 }, deep, [photo])[0].PsnrY, 1e-3);
+        Assert.Equal(Validation.Psnr(shape, state, [photo])[0].PsnrY, Validation.Psnr(deeper, deep, [photo])[0].PsnrY, 1e-3);
     }
 
     [Fact]

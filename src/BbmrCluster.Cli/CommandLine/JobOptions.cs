@@ -1,5 +1,6 @@
 using System.CommandLine;
 using BbmrCluster.Imaging;
+using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Cli.CommandLine;
@@ -11,7 +12,7 @@ internal sealed class JobOptions
     private readonly Option<bool> _recursive = new("--recursive", "-r") { Description = "Go into folders; the folder tree is kept below the output folder" };
     private readonly Option<string> _format = new("--format") { Description = "Format of the restored image", HelpName = "png|tiff|webp|jpeg", DefaultValueFactory = _ => "png" };
     private readonly Option<string> _network = new("--network") { Description = "Reconstruction network ('bbmr models list' shows them)", HelpName = "NAME", DefaultValueFactory = _ => EngineSettings.Default.Network };
-    private readonly Option<string> _scorer = new("--scorer") { Description = "How block errors are found: a very light network, the reconstruction network itself, or without a network", HelpName = "omnisr-light|same|bicubic", DefaultValueFactory = _ => EngineSettings.Default.Scorer };
+    private readonly Option<string> _scorer = new("--scorer") { Description = "How block errors are found: by a (very light) network, the reconstruction network itself, or without a network", HelpName = "NAME|same|bicubic", DefaultValueFactory = _ => EngineSettings.Default.Scorer };
     private readonly Option<string> _allocator = new("--allocator") { Description = "How block scales are chosen: least squared error, or the paper's Algorithm 1", HelpName = "sse|paper[:t=..,max=..]", DefaultValueFactory = _ => "sse" };
     private readonly Option<ScaleSet> _scales = new("--scales") { Description = "Scales a block may be stored at", HelpName = "K,K,K", DefaultValueFactory = _ => ScaleSet.Default };
     private readonly Option<int?> _rate = new("--rate") { Description = "Scale whose pixel rate the whole image keeps (default: the middle scale)", HelpName = "K", CustomParser = argument => Amounts.Whole(1, 128, "a scale")(argument) };
@@ -34,7 +35,17 @@ internal sealed class JobOptions
     /// <param name="local">Whether the work is done by this machine.</param>
     public JobOptions(Command command, bool allocates, bool reconstructs, bool local = true)
     {
-        _scorer.AcceptOnlyFromAmong("omnisr-light", "same", "bicubic");
+        // Another machine may have other networks, and says so itself.
+        if (local)
+        {
+            _scorer.Validators.Add(result =>
+            {
+                string scorer = result.GetValueOrDefault<string>()!;
+                IReadOnlyList<string> networks = new ModelCatalog().Networks;
+                if (scorer is not ("same" or "bicubic") && !networks.Contains(scorer, StringComparer.Ordinal))
+                    result.AddError($"There is no scorer '{scorer}': choose same, bicubic or a network: {string.Join(", ", networks)}.");
+            });
+        }
         _downscaler.AcceptOnlyFromAmong("bicubic", "downnet");
         _joint.AcceptOnlyFromAmong("auto", "trained", "blockwise");
         _format.AcceptOnlyFromAmong("png", "tiff", "tif", "webp", "jpeg", "jpg");

@@ -5,6 +5,7 @@ using BbmrCluster.Cli.Output;
 using BbmrCluster.Imaging;
 using BbmrCluster.Networks;
 using BbmrCluster.Networks.Catalog;
+using BbmrCluster.Networks.Engine;
 using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Cli.Commands;

@@ -40,18 +40,34 @@ internal static class ModelsCommand
             return ExitCodes.Of(here.Count(entry => entry.State != ModelState.Damaged), here.Count(entry => entry.State == ModelState.Damaged));
         });
 
-        var added = new Argument<string>("FILE") { Description = "Weights as safetensors, under the names of the official implementation" };
+        var added = new Argument<string>("FILE") { Description = "Weights as safetensors or as PyTorch checkpoint (.pth, .pt), under the names of the official implementation" };
         var name = new Option<string>("--name") { Description = "Name of the network for --network", HelpName = "NAME", Required = true };
         var licence = new Option<string?>("--licence") { Description = "Under what terms the weights may be used, for the card", HelpName = "TEXT" };
         var downscaler = new Option<string>("--downscaler") { Description = "What made the LR images it was trained on", HelpName = "bicubic|downnet", DefaultValueFactory = _ => "bicubic" };
         downscaler.AcceptOnlyFromAmong("bicubic", "downnet");
+        var range = new Option<ValueRange?>("--range")
+        {
+            Description = "Values that the network takes for black and white, e.g. 0..1, -1..1, 0..255 (default: what a trial shows)", HelpName = "BLACK..WHITE",
+            CustomParser = argument =>
+            {
+                try
+                {
+                    return ValueRange.Parse(argument.Tokens[0].Value);
+                }
+                catch (FormatException problem)
+                {
+                    argument.AddError(problem.Message);
+                    return null;
+                }
+            },
+        };
         var force = new Option<bool>("--force") { Description = "Replace weights of that name and scale" };
         var add = new BbmrCommand("add", "Takes a weight file into your own folder of models: architecture, width, depth and scale are read off its tensors.",
-            "bbmr models add omnisr_x4.safetensors --name omnisr --licence Apache-2.0") { added, name, licence, downscaler, force };
+            "bbmr models add craft_x4.pth --name craft --licence MIT", "bbmr models add omnisr_x4.safetensors --name omnisr --licence Apache-2.0 --range -1..1") { added, name, licence, downscaler, range, force };
         add.Run((parsed, services) =>
         {
             var catalog = new ModelCatalog();
-            ModelEntry entry = ModelImport.Add(catalog, Files.Readable(parsed.GetRequiredValue(added)), parsed.GetRequiredValue(name), parsed.GetValue(downscaler)!, parsed.GetValue(licence), parsed.GetValue(force));
+            ModelEntry entry = ModelImport.Add(catalog, Files.Readable(parsed.GetRequiredValue(added)), parsed.GetRequiredValue(name), parsed.GetValue(downscaler)!, parsed.GetValue(licence), parsed.GetValue(force), parsed.GetValue(range));
             Show(entry, catalog, services.Terminal, absent: false);
             services.Terminal.Message($"{entry.Path}: {entry.Card!.Description}");
             return ExitCodes.Done;

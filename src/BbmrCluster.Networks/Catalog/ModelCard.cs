@@ -1,8 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
-using BbmrCluster.Networks.Craft;
+using System.Text.Json.Serialization.Metadata;
 using BbmrCluster.Networks.JointSr;
-using BbmrCluster.Networks.OmniSr;
 
 namespace BbmrCluster.Networks.Catalog;
 
@@ -17,7 +16,7 @@ public sealed record ValidationCurve(string Measure, IReadOnlyList<int> Steps, I
 /// what it says of the network is read off the network.
 /// </summary>
 /// <param name="Network">Name of the model as in <see cref="ModelNames"/>, without scale, e.g. "omnisr-light" or "omnisr-light-joint".</param>
-/// <param name="Architecture">omnisr, craft, downnet, joint-omnisr or joint-craft.</param>
+/// <param name="Architecture">As <see cref="NetworkShape.Architecture"/>.</param>
 /// <param name="Parameters">Number of values.</param>
 /// <param name="Sha256">Of the weight file, lower-case hex.</param>
 /// <param name="Data">What it was trained on.</param>
@@ -29,8 +28,6 @@ public sealed record ValidationCurve(string Measure, IReadOnlyList<int> Steps, I
 /// <param name="Licence">Under what terms it may be used.</param>
 /// <param name="Scale">Factor of a model of one scale; null for JointSR.</param>
 /// <param name="Scales">Scales of JointSR, ascending; null for others.</param>
-/// <param name="Osags">Omni self-attention groups of OmniSR (also inside JointSR); null in other architectures.</param>
-/// <param name="Depths">Cross-refinement steps of each group of CRAFT (also inside JointSR); null in other architectures.</param>
 /// <param name="Description">The network in words; null on old cards.</param>
 /// <param name="Curve">How validation went in the recipe's training; null where none was kept.</param>
 public sealed record ModelCard(
@@ -39,8 +36,6 @@ public sealed record ModelCard(
     JsonElement? Recipe, IReadOnlyDictionary<string, double> Scores, string Licence,
     [property: JsonPropertyOrder(-8), JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] int? Scale = null,
     [property: JsonPropertyOrder(-8), JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] IReadOnlyList<int>? Scales = null,
-    [property: JsonPropertyOrder(-8), JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] int? Osags = null,
-    [property: JsonPropertyOrder(-8), JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] IReadOnlyList<int>? Depths = null,
     [property: JsonPropertyOrder(-7), JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] string? Description = null,
     [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] ValidationCurve? Curve = null)
 {
@@ -52,7 +47,15 @@ public sealed record ModelCard(
         RespectRequiredConstructorParameters = true,
         UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
         WriteIndented = true,
+        TypeInfoResolver = new DefaultJsonTypeInfoResolver { Modifiers = { AddSizes } },
     };
+
+    /// <summary>
+    /// Sizes that the architecture has beside its scale (of JointSR, its extractors), as <see cref="NetworkShape.Sizes"/>
+    /// gives them: in JSON, properties of their own beside the scale. Some may be missing on old cards.
+    /// </summary>
+    [JsonIgnore]
+    public IReadOnlyList<NetworkSize> Sizes { get; private set; } = [];
 
     /// <summary>A card that describes a network of any architecture.</summary>
     /// <param name="network">Name of the model, see <see cref="ModelNames"/>.</param>
@@ -67,11 +70,14 @@ public sealed record ModelCard(
     public static ModelCard Of(string network, NetworkShape shape, string sha256, string data, string licence, long steps = 0, double seconds = 0, JsonElement? recipe = null,
         IReadOnlyDictionary<string, double>? scores = null)
     {
-        NetworkShape inner = shape is JointSrShape joint ? joint.Extractors[0] : shape;
         return new ModelCard(network, shape.Architecture, shape.BlockCost().Parameters, sha256, data, ModelNames.IsOfDownNet(network) ? "downnet" : "bicubic", steps, seconds,
             recipe, scores ?? new Dictionary<string, double>(StringComparer.Ordinal), licence,
-            shape is JointSrShape ? null : shape.Scale, shape is JointSrShape ? shape.Scales : null, (inner as OmniSrShape)?.Osags, (inner as CraftShape)?.Depths, shape.Description);
+            shape is JointSrShape ? null : shape.Scale, shape is JointSrShape ? shape.Scales : null, shape.Description)
+        { Sizes = shape.Sizes };
     }
+
+    /// <summary>One of <see cref="Sizes"/>; null where the card has none of that name.</summary>
+    public IReadOnlyList<int>? SizeOf(string name) => Sizes.FirstOrDefault(size => string.Equals(size.Name, name, StringComparison.Ordinal))?.Values;
 
     /// <summary>What the card says that the network contradicts; null when it fits. Sizes of old cards may be missing.</summary>
     /// <param name="shape">Read off the tensors.</param>
@@ -82,9 +88,8 @@ public sealed record ModelCard(
             return $"the architecture {Architecture}";
         if (Scale != truth.Scale || !Same(Scales, truth.Scales))
             return $"the scale {Scale?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? string.Join(", ", Scales ?? [])}";
-        if (Osags is { } osags && osags != (truth.Osags ?? 0))
-            return $"{osags} groups";
-        return Depths is not null && !Same(Depths, truth.Depths) ? $"the depths {string.Join(", ", Depths)}" : null;
+        NetworkSize? wrong = Sizes.FirstOrDefault(size => !truth.Sizes.Any(read => string.Equals(read.Name, size.Name, StringComparison.Ordinal) && read.Values.SequenceEqual(size.Values)));
+        return wrong is null ? null : $"{wrong.Name} {string.Join(", ", wrong.Values)}";
 
         static bool Same(IReadOnlyList<int>? a, IReadOnlyList<int>? b) => (a ?? []).SequenceEqual(b ?? []);
     }
@@ -105,4 +110,24 @@ public sealed record ModelCard(
 
     /// <summary>Writes the card as JSON.</summary>
     public void Save(string path) => File.WriteAllText(path, JsonSerializer.Serialize(this, Json) + "\n");
+
+    // Each size that an architecture of this program has is a property that a card may hold.
+    private static void AddSizes(JsonTypeInfo info)
+    {
+        if (info.Type != typeof(ModelCard))
+            return;
+        foreach (NetworkSize size in Architectures.Networks.SelectMany(network => network.At(2).Sizes).DistinctBy(size => size.Name, StringComparer.Ordinal))
+        {
+            JsonPropertyInfo property = info.CreateJsonPropertyInfo(size.IsList ? typeof(IReadOnlyList<int>) : typeof(int?), size.Name);
+            property.Order = -8;
+            property.Get = card => ((ModelCard)card).SizeOf(size.Name) is not { } own ? null : size.IsList ? own : own[0];
+            property.ShouldSerialize = (_, value) => value is not null;
+            property.Set = (card, value) =>
+            {
+                if (value is not null)
+                    ((ModelCard)card).Sizes = [.. ((ModelCard)card).Sizes, size with { Values = value as IReadOnlyList<int> ?? [(int)value] }];
+            };
+            info.Properties.Add(property);
+        }
+    }
 }

@@ -1,9 +1,7 @@
 using System.Collections.Concurrent;
 using System.Security.Cryptography;
-using BbmrCluster.Networks.Craft;
 using BbmrCluster.Networks.DownNet;
 using BbmrCluster.Networks.JointSr;
-using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 using BbmrCluster.Rescaling;
 
@@ -46,6 +44,9 @@ public sealed record ModelEntry(string Model, int? Scale, ModelState State, stri
 /// <param name="Card">The card, if there is one.</param>
 public sealed record LoadedModel(string FileName, string Sha256, NetworkShape Shape, IReadOnlyDictionary<string, TensorData> Tensors, ModelCard? Card)
 {
+    /// <summary>Name as in <see cref="ModelNames"/>, without scale.</summary>
+    public string Name => ModelNames.Parse(FileName)!.Value.Model;
+
     /// <summary>The shape of a network that upscales.</summary>
     /// <exception cref="EngineUnavailableException">It is none: one sentence.</exception>
     public SrNetworkShape SrShape => Shape as SrNetworkShape ?? throw new EngineUnavailableException($"{FileName} holds {Shape.Description}, which does not upscale.");
@@ -84,7 +85,11 @@ public sealed class ModelCatalog
     public string? OwnFolder { get; }
 
     /// <summary>Names for --network: those that the program knows and those that have weights here.</summary>
-    public IReadOnlyList<string> Networks => [.. ModelNames.Networks, .. Files().Select(file => ModelNames.NetworkOf(file.Model)).Distinct(StringComparer.Ordinal).Except(ModelNames.Networks, StringComparer.Ordinal).Order(StringComparer.Ordinal)];
+    public IReadOnlyList<string> Networks =>
+    [
+        .. KnownNames,
+        .. Files().Select(file => ModelNames.NetworkOf(file.Model)).Distinct(StringComparer.Ordinal).Except(KnownNames, StringComparer.Ordinal).Order(StringComparer.Ordinal),
+    ];
 
     /// <summary>Every known model at every scale and what else is here; reads the cards, not the weights.</summary>
     public IReadOnlyList<ModelEntry> List() => [.. All().Select(model => Entry(model.Model, model.Scale, verify: false))];
@@ -160,17 +165,13 @@ public sealed class ModelCatalog
             _ => Sr(scale ?? throw new ArgumentNullException(nameof(scale))),
         };
 
-        SrNetworkShape Sr(int at) => network switch
-        {
-            "omnisr-light" => new OmniSrShape(at, 1),
-            "omnisr" => new OmniSrShape(at, 5),
-            "craft" => CraftShape.Published(at),
-            _ => throw new ArgumentException($"There is no network '{network}'.", nameof(model)),
-        };
+        SrNetworkShape Sr(int at) => Architectures.Find(network)?.At(at) ?? throw new ArgumentException($"There is no network '{network}'.", nameof(model));
     }
 
+    private static IEnumerable<string> KnownNames => Architectures.Networks.Select(network => network.Name);
+
     private static IEnumerable<(string Model, int? Scale)> Known() =>
-        from network in ModelNames.Networks
+        from network in KnownNames
         from downscaler in (string[])["bicubic", "downnet"]
         from model in (string[])[.. downscaler is "downnet" ? [ModelNames.DownNet(network)] : Array.Empty<string>(), ModelNames.Network(network, downscaler), ModelNames.Joint(network, downscaler)]
         from scale in ModelNames.KindOf(model) == ModelKind.Joint ? [null] : Scales.Select(scale => (int?)scale)
@@ -221,8 +222,8 @@ public sealed class ModelCatalog
         if (card is not null && !string.Equals(card.Sha256, hash, StringComparison.OrdinalIgnoreCase))
             throw new InvalidDataException($"{path} is not the file that its card describes: its SHA-256 is {hash}, the card says {card.Sha256}.");
 
-        (NetworkShape shape, IReadOnlyDictionary<string, TensorData> tensors) = NetworkShape.Recognise(SafetensorsFile.Parse(bytes, path).Tensors, path);
-        bool known = ModelNames.Networks.Contains(ModelNames.NetworkOf(model), StringComparer.Ordinal);
+        (NetworkShape shape, IReadOnlyDictionary<string, TensorData> tensors) = Architectures.Recognise(SafetensorsFile.Parse(bytes, path), path);
+        bool known = Architectures.Find(ModelNames.NetworkOf(model)) is not null;
         bool asWanted = KindOf(shape) == ModelNames.KindOf(model) && (scale is null || shape.Scale == scale)
             && (!known || string.Equals(shape.Architecture, StandardShape(model, scale).Architecture, StringComparison.Ordinal));
         if (!asWanted || (card is not null && !string.Equals(card.Network, model, StringComparison.Ordinal)))

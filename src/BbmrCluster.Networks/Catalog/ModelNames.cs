@@ -31,9 +31,6 @@ public static class ModelNames
 {
     private const string DownNetPrefix = "downnet-", PairSuffix = "-downnet", JointSuffix = "-joint";
 
-    /// <summary>The networks that this program knows by name.</summary>
-    public static IReadOnlyList<string> Networks { get; } = ["omnisr-light", "omnisr", "craft"];
-
     /// <summary>The super-resolution network for a downscaler: NETWORK or NETWORK-downnet.</summary>
     /// <param name="network">Network name.</param>
     /// <param name="downscaler">bicubic or downnet.</param>
@@ -73,11 +70,11 @@ public static class ModelNames
 
     /// <summary>
     /// Whether a text can name a network: 1 to 64 of a-z, 0-9, '-', '_' and '.', a letter or digit first, and nothing that
-    /// would be taken for one of the prefixes and suffixes here.
+    /// would be taken for one of the prefixes and suffixes here, or for a scorer without a network of its own.
     /// </summary>
     public static bool IsNetworkName(string name) =>
         name is { Length: >= 1 and <= 64 } && char.IsAsciiLetterOrDigit(name[0]) && name.All(c => char.IsAsciiLetterLower(c) || char.IsAsciiDigit(c) || c is '-' or '_' or '.')
-        && KindOf(name) == ModelKind.Network && string.Equals(NetworkOf(name), name, StringComparison.Ordinal);
+        && name is not ("same" or "bicubic" or "none") && KindOf(name) == ModelKind.Network && string.Equals(NetworkOf(name), name, StringComparison.Ordinal);
 
     /// <summary>What a name says about the file.</summary>
     /// <param name="model">A name of this class.</param>

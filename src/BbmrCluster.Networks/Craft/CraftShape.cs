@@ -19,6 +19,8 @@ namespace BbmrCluster.Networks.Craft;
 public sealed record CraftShape(int Scale, IReadOnlyList<int> Depths, int Channels = 48, int Heads = 6, int MlpChannels = 96, int GateChannels = 127, int ShortSide = 4, int LongSide = 16)
     : SrNetworkShape(Scale, Channels)
 {
+    internal const string ArchitectureName = "craft", Tail = "upsample.0";
+
     private static readonly string[] Buffers = ["relative_position_index_h", "relative_position_index_v", "biases_h", "biases_v"];
     private static readonly float[] RgbMean = [0.4488f, 0.4371f, 0.4040f];
 
@@ -26,7 +28,7 @@ public sealed record CraftShape(int Scale, IReadOnlyList<int> Depths, int Channe
     public static CraftShape Published(int scale) => new(scale, [2, 2, 2, 2]);
 
     /// <inheritdoc/>
-    public override string Architecture => "craft";
+    public override string Architecture => ArchitectureName;
 
     /// <inheritdoc/>
     public override string Title => $"a CRAFT network of {Groups(Depths.Count)}";
@@ -35,10 +37,22 @@ public sealed record CraftShape(int Scale, IReadOnlyList<int> Depths, int Channe
     public override int Multiple => LeastCommonMultiple(ShortSide, LongSide);
 
     /// <inheritdoc/>
-    public override string TailName => "upsample.0";
+    public override string TailName => Tail;
 
     /// <inheritdoc/>
-    public override float Black => 0;
+    public override float UsualBlack => 0;
+
+    /// <inheritdoc/>
+    public override string HeadName => "conv_first";
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<string> BranchEnds => ["conv_after_body"];
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<NetworkSize> Sizes => [new("depths", Depths, IsList: true)];
+
+    /// <inheritdoc/>
+    public override ParameterStart StartOf(string name) => name.EndsWith("temperature", StringComparison.Ordinal) ? ParameterStart.Ones : ParameterStart.ByRank;
 
     /// <inheritdoc/>
     public override IReadOnlyList<float>? Mean => RgbMean;

@@ -12,8 +12,10 @@ namespace BbmrCluster.Networks.DownNet;
 /// <param name="Channels">Channels inside.</param>
 public sealed record DownNetShape(int Scale, int Channels = 32) : NetworkShape(Scale)
 {
+    internal const string ArchitectureName = "downnet";
+
     /// <inheritdoc/>
-    public override string Architecture => "downnet";
+    public override string Architecture => ArchitectureName;
 
     /// <inheritdoc/>
     public override string Title => "a Down-Net";

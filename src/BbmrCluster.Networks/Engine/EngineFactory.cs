@@ -57,11 +57,11 @@ public sealed class EngineFactory(ModelCatalog? catalog = null) : IEngineFactory
     /// <inheritdoc/>
     public IEngine Create(EngineSettings settings)
     {
-        foreach (LoadedModel model in Models(settings))
+        // Said before anything is made: a file under the name of a network may hold something else.
+        foreach (IGrouping<string, LoadedModel> network in Models(settings).Where(model => model.Shape is not (JointSrShape or DownNetShape)).GroupBy(model => model.Name, StringComparer.Ordinal))
         {
-            // Said before anything is made: a file under the name of a network may hold something else.
-            if (model.Shape is not (JointSrShape or DownNetShape))
-                _ = model.SrShape;
+            if (network.DistinctBy(model => model.SrShape.Black).Count() > 1)
+                throw new EngineUnavailableException($"The scales of {network.Key} do not go together: {string.Join("; ", network.Select(model => $"{model.FileName} holds {model.Shape.Description}"))}.");
         }
         if (settings.Scales.Scales.Any(scale => scale % settings.Scales[0] != 0))
             throw new EngineUnavailableException($"JointSR joins scales that are multiples of the finest one; {settings.Scales} are not.");
@@ -74,23 +74,32 @@ public sealed class EngineFactory(ModelCatalog? catalog = null) : IEngineFactory
     {
         if (settings.Downscaler is not ("bicubic" or "downnet"))
             throw new EngineUnavailableException($"There is no downscaler '{settings.Downscaler}': choose bicubic or downnet.");
-        if (settings.Scorer is not ("omnisr-light" or "same" or "bicubic" or "none"))
-            throw new EngineUnavailableException($"There is no scorer '{settings.Scorer}': choose omnisr-light, same or bicubic.");
+        string? scoring = ScoringNetwork(settings);
+        if (scoring is not null && !_catalog.Networks.Contains(scoring, StringComparer.Ordinal))
+            throw new EngineUnavailableException($"There is no scorer '{settings.Scorer}': choose same, bicubic or a network: {string.Join(", ", _catalog.Networks)}.");
         var names = new HashSet<string>(StringComparer.Ordinal);
         LoadedModel? joint = TrainedJoint(settings);
-        if (joint is null || settings.Scorer is "same")
+        if (joint is null)
             names.Add(ModelNames.Network(settings.Network, settings.Downscaler));
-        if (settings.Scorer is "omnisr-light")
-            names.Add(ModelNames.Network(settings.Scorer, settings.Downscaler));
+        if (scoring is not null)
+            names.Add(ModelNames.Network(scoring, settings.Downscaler));
         if (settings.Downscaler is "downnet" && settings.Scorer is not "none")
         {
             names.Add(ModelNames.DownNet(settings.Network));
-            if (settings.Scorer is "omnisr-light")
-                names.Add(ModelNames.DownNet(settings.Scorer));
+            if (scoring is not null)
+                names.Add(ModelNames.DownNet(scoring));
         }
         IEnumerable<LoadedModel> models = names.SelectMany(name => settings.Scales.Scales.Select(scale => _catalog.Load(name, scale)));
         return joint is null ? models : models.Prepend(joint);
     }
+
+    /// <summary>The network that scores blocks; null for a scorer without one.</summary>
+    internal static string? ScoringNetwork(EngineSettings settings) => settings.Scorer switch
+    {
+        "bicubic" or "none" => null,
+        "same" => settings.Network,
+        _ => settings.Scorer,
+    };
 
     // Null where single-scale networks reconstruct block by block.
     private LoadedModel? TrainedJoint(EngineSettings settings)
@@ -145,14 +154,13 @@ internal sealed class Engine : IEngine
             return;
 
         _downscaler = DownscalerOf(settings.Network, networks);
-        string scoring = settings.Scorer is "omnisr-light" ? settings.Scorer : settings.Network;
-        bool own = string.Equals(scoring, settings.Network, StringComparison.Ordinal);
-        // A block's score is that of the network by itself: the joint part looks at neighbours that are not chosen yet.
-        if (settings.Scorer is "bicubic")
+        if (EngineFactory.ScoringNetwork(settings) is not { } scoring)
         {
             _scorer = new BicubicScorer(_downscaler, _runner);
             return;
         }
+        // A block's score is that of the network by itself: the joint part looks at neighbours that are not chosen yet.
+        bool own = string.Equals(scoring, settings.Network, StringComparison.Ordinal);
         NetworkSet single = own && joint is null ? networks : Own(new NetworkSet(catalog, ModelNames.Network(scoring, settings.Downscaler), body, device));
         _scorer = new NetworkScorer(settings.Scorer, own ? _downscaler : DownscalerOf(scoring, single), single, _runner, device, LargestBatch);
 

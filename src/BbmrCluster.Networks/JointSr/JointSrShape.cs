@@ -11,8 +11,10 @@ namespace BbmrCluster.Networks.JointSr;
 /// <param name="Extractors">The networks whose bodies extract features, by ascending scale; the tails they would have are not part of the model.</param>
 public sealed record JointSrShape(IReadOnlyList<SrNetworkShape> Extractors) : NetworkShape(Extractors[0].Scale)
 {
+    internal const string ArchitectureName = "joint";
+
     /// <inheritdoc/>
-    public override string Architecture => "joint-" + Extractors[0].Architecture;
+    public override string Architecture => ArchitectureName + "-" + Extractors[0].Architecture;
 
     /// <inheritdoc/>
     public override string Title => $"JointSR of {Extractors[0].Title}";
@@ -46,9 +48,17 @@ public sealed record JointSrShape(IReadOnlyList<SrNetworkShape> Extractors) : Ne
     /// <summary>Whether tensors are those of a joint model.</summary>
     public static bool Recognises(IReadOnlyDictionary<string, TensorData> state) => state.ContainsKey("final.weight") && ScalesOf(state).Count > 0;
 
+    private protected override string Remark => Extractors[0].RemarkOfRange;
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<NetworkSize> Sizes => Extractors[0].Sizes;
+
     /// <summary>Reads the shape off a state dict.</summary>
+    /// <param name="state">Tensors by name.</param>
+    /// <param name="source">What messages call them.</param>
+    /// <param name="families">The families among which extractors are.</param>
     /// <exception cref="InvalidDataException">The tensors are not those of JointSR; one sentence.</exception>
-    public static JointSrShape Of(IReadOnlyDictionary<string, TensorData> state, string source)
+    public static JointSrShape Of(IReadOnlyDictionary<string, TensorData> state, string source, IReadOnlyList<SrArchitecture> families)
     {
         List<int> scales = ScalesOf(state);
         if (scales.Count < 2 || scales[0] < 1 || scales.Any(scale => scale % scales[0] != 0))
@@ -58,12 +68,11 @@ public sealed record JointSrShape(IReadOnlyList<SrNetworkShape> Extractors) : Ne
         {
             string prefix = Prefix(scale), tail = JointSrParameters.Tail(scale);
             var own = state.Where(pair => pair.Key.StartsWith(prefix, StringComparison.Ordinal)).ToDictionary(pair => pair.Key[prefix.Length..], pair => pair.Value, StringComparer.Ordinal);
+            SrArchitecture family = families.FirstOrDefault(family => family.Recognises(own))
+                ?? throw new InvalidDataException($"{source} (extractor of scale {scale}) does not hold {string.Join(" or ", families.Select(family => family.Title))}.");
             // A joint tail has the shape of the tail that it replaces, from which the scale is read.
-            foreach (string tailName in (string[])["up.0", "upsample.0"])
-            {
-                own[tailName + ".weight"] = state[tail + ".weight"];
-            }
-            SrNetworkShape shape = SrNetworkShape.RecogniseSr(own, $"{source} (extractor of scale {scale})").Shape;
+            own[family.TailName + ".weight"] = state[tail + ".weight"];
+            SrNetworkShape shape = family.ShapeOf(own, $"{source} (extractor of scale {scale})");
             if (shape.Scale != scale)
                 throw new InvalidDataException($"{source} does not hold JointSR: the tail of scale {scale} has the shape {state[tail + ".weight"].ShapeText}.");
             extractors.Add(shape);

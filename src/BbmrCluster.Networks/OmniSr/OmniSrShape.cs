@@ -14,8 +14,12 @@ namespace BbmrCluster.Networks.OmniSr;
 /// <param name="Window">Side of an attention window, pixels; maps are padded to a multiple of it.</param>
 public sealed record OmniSrShape(int Scale, int Osags, int Channels = 64, int Heads = 4, int Window = 8) : SrNetworkShape(Scale, Channels)
 {
+    internal const string ArchitectureName = "omnisr", Tail = "up.0";
+
+    private const string LastName = "output";
+
     /// <inheritdoc/>
-    public override string Architecture => "omnisr";
+    public override string Architecture => ArchitectureName;
 
     /// <inheritdoc/>
     public override string Title => $"an OmniSR network of {Groups(Osags)}";
@@ -27,10 +31,53 @@ public sealed record OmniSrShape(int Scale, int Osags, int Channels = 64, int He
     public override int MinimumSide => (15 + Window - 1) / Window * Window;
 
     /// <inheritdoc/>
-    public override string TailName => "up.0";
+    public override string TailName => Tail;
 
     /// <inheritdoc/>
-    public override float Black => -1;
+    public override float UsualBlack => -1;
+
+    /// <inheritdoc/>
+    public override string HeadName => "input";
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<string> BranchEnds => [LastName];
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<NetworkSize> Sizes => [new("osags", [Osags])];
+
+    /// <inheritdoc/>
+    public override ParameterStart StartOf(string name) => name.EndsWith("rel_pos_bias.weight", StringComparison.Ordinal) ? ParameterStart.Normal
+        : name.EndsWith("temperature", StringComparison.Ordinal) ? ParameterStart.Ones
+        : ParameterStart.ByRank;
+
+    /// <inheritdoc/>
+    /// <remarks>
+    /// Each new group adds nothing (the 1x1 convolution behind its attention is zero), its spatial attention is one
+    /// constant, and the last convolution undoes that constant.
+    /// </remarks>
+    public override IReadOnlyDictionary<string, TensorData>? GrownFrom(SrNetworkShape shallow, IReadOnlyDictionary<string, TensorData> state, IReadOnlyDictionary<string, TensorData> start)
+    {
+        // sigmoid(2) = 0.88 is near enough to 1 to keep the features' size and far enough for a gradient.
+        const float GateBias = 2;
+        if (shallow is not OmniSrShape { Osags: int groups } || groups >= Osags)
+            return null;
+        var values = new Dictionary<string, TensorData>(start, StringComparer.Ordinal);
+        foreach ((string name, TensorData tensor) in state)
+            values[name] = tensor;
+        for (int group = groups; group < Osags; group++)
+        {
+            string prefix = $"residual_layer.{group}.";
+            foreach (string name in (string[])["residual_layer.1.weight", "residual_layer.1.bias", "esa.conv4.weight"])
+                Fill(prefix + name, 0);
+            Fill(prefix + "esa.conv4.bias", GateBias);
+        }
+        float undo = MathF.Pow(1 + MathF.Exp(-GateBias), Osags - groups);
+        TensorData last = values[LastName + ".weight"];
+        values[LastName + ".weight"] = last with { Values = Array.ConvertAll(last.Values, value => value * undo) };
+        return values;
+
+        void Fill(string name, float value) => values[name] = values[name] with { Values = [.. Enumerable.Repeat(value, values[name].Values.Length)] };
+    }
 
     /// <inheritdoc/>
     public override SrNetwork CreateNetwork(ParameterSet parameters, ScalarType body = ScalarType.Float32, bool training = false) => new OmniSrNetwork(this, parameters, body, training);
@@ -84,7 +131,7 @@ public sealed record OmniSrShape(int Scale, int Osags, int Channels = 64, int He
                 Biased(p + "esa.conv3", f, f, 3, 3);
                 Biased(p + "esa.conv4", c, f, 1, 1);
             }
-            Biased("output", c, c, 3, 3);
+            Biased(LastName, c, c, 3, 3);
             Biased(TailName, 3L * Scale * Scale, c, 3, 3);
             return list;
 

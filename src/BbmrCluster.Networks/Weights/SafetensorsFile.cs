@@ -16,7 +16,7 @@ public sealed record TensorData(long[] Shape, float[] Values)
     internal static string Describe(IReadOnlyList<long> shape) => shape.Count == 0 ? "scalar" : string.Join('x', shape.Select(s => s.ToString(CultureInfo.InvariantCulture)));
 }
 
-/// <summary>How <see cref="SafetensorsFile.Write"/> stores values.</summary>
+/// <summary>How <see cref="SafetensorsFile"/> stores values.</summary>
 public enum TensorStorage
 {
     /// <summary>4 bytes, exact.</summary>
@@ -202,6 +202,15 @@ public sealed class SafetensorsFile
     /// <exception cref="IOException">It cannot be written.</exception>
     public static void Write(string path, IReadOnlyDictionary<string, TensorData> tensors, IReadOnlyDictionary<string, string>? metadata = null, TensorStorage storage = TensorStorage.Float32)
     {
+        string temporary = path + ".tmp";
+        using (FileStream file = File.Create(temporary))
+            Write(file, tensors, metadata, storage);
+        File.Move(temporary, path, overwrite: true);
+    }
+
+    /// <summary>Writes tensors as the other overload does, to a stream.</summary>
+    public static void Write(Stream to, IReadOnlyDictionary<string, TensorData> tensors, IReadOnlyDictionary<string, string>? metadata = null, TensorStorage storage = TensorStorage.Float32)
+    {
         int itemSize = storage == TensorStorage.Float16 ? 2 : 4;
         string[] names = [.. tensors.Keys.Order(StringComparer.Ordinal)];
         using var header = new MemoryStream();
@@ -240,22 +249,17 @@ public sealed class SafetensorsFile
         while (header.Length % 8 != 0)
             header.WriteByte((byte)' ');
 
-        string temporary = path + ".tmp";
-        using (FileStream file = File.Create(temporary))
+        Span<byte> length = stackalloc byte[8];
+        BinaryPrimitives.WriteUInt64LittleEndian(length, (ulong)header.Length);
+        to.Write(length);
+        to.Write(header.GetBuffer().AsSpan(0, (int)header.Length));
+        foreach (string name in names)
         {
-            Span<byte> length = stackalloc byte[8];
-            BinaryPrimitives.WriteUInt64LittleEndian(length, (ulong)header.Length);
-            file.Write(length);
-            file.Write(header.GetBuffer().AsSpan(0, (int)header.Length));
-            foreach (string name in names)
-            {
-                float[] values = tensors[name].Values;
-                file.Write(storage == TensorStorage.Float16
-                    ? MemoryMarshal.AsBytes(Array.ConvertAll(values, value => (Half)value).AsSpan())
-                    : MemoryMarshal.AsBytes(values.AsSpan()));
-            }
+            float[] values = tensors[name].Values;
+            to.Write(storage == TensorStorage.Float16
+                ? MemoryMarshal.AsBytes(Array.ConvertAll(values, value => (Half)value).AsSpan())
+                : MemoryMarshal.AsBytes(values.AsSpan()));
         }
-        File.Move(temporary, path, overwrite: true);
     }
 
     private static InvalidDataException Bad(string name, string reason) => new($"{name} is not a usable safetensors file: {reason}.");

@@ -53,7 +53,7 @@ public sealed record JobRequest
     /// <summary>Reconstruction network.</summary>
     public string Network { get; init; } = EngineSettings.Default.Network;
 
-    /// <summary>omnisr-light, same or bicubic.</summary>
+    /// <summary>A network, "same" (the reconstruction network) or "bicubic" (none).</summary>
     public string Scorer { get; init; } = EngineSettings.Default.Scorer;
 
     /// <summary>sse or paper.</summary>

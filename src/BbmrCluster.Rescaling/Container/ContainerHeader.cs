@@ -10,7 +10,7 @@ namespace BbmrCluster.Rescaling;
 /// <param name="Scales">The scale set.</param>
 /// <param name="Rate">The scale whose rate was kept.</param>
 /// <param name="Allocator">Canonical allocator name with parameters, e.g. "paper:t=0,max=408".</param>
-/// <param name="Scorer">omnisr-light, same or bicubic.</param>
+/// <param name="Scorer">A network, same (the reconstruction network) or bicubic (no network).</param>
 /// <param name="Downscaler">bicubic or downnet.</param>
 /// <param name="Network">Reconstruction network the container was made for.</param>
 /// <param name="Precision">Precision of the networks, e.g. float32.</param>

@@ -1,11 +1,10 @@
 using BbmrCluster.Imaging;
 using BbmrCluster.Networks.Catalog;
-using BbmrCluster.Networks.Engine;
 using BbmrCluster.Networks.Weights;
 using BbmrCluster.Rescaling;
 using static TorchSharp.torch;
 
-namespace BbmrCluster.Networks;
+namespace BbmrCluster.Networks.Engine;
 
 /// <summary>
 /// Super-resolution of a whole image in one pass, without blocks or tiles: memory grows with the image (about 3 KB per

@@ -3,10 +3,10 @@ using BbmrCluster.Networks.DownNet;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
 
-namespace BbmrCluster.Networks;
+namespace BbmrCluster.Networks.Catalog;
 
 /// <summary>How closely a network meets a reference file.</summary>
-/// <param name="Architecture">omnisr, craft or downnet, as recognised by the tensors.</param>
+/// <param name="Architecture">As recognised by the tensors, see <see cref="NetworkArchitecture.Name"/>.</param>
 /// <param name="Scale">Factor by which the network up- or downscales.</param>
 /// <param name="MaxAbsError">Largest absolute difference of the output.</param>
 /// <param name="MaxRelError">The same divided by the largest absolute reference value.</param>
@@ -32,7 +32,7 @@ public static class FixtureParity
         if (!tensors.TryGetValue("input", out TensorData? input) || !tensors.TryGetValue("output", out TensorData? output) || input.Shape.Length != 4 || output.Shape.Length != 4)
             throw new InvalidDataException($"{path} is not a reference file: it has no 'input' and 'output' maps.");
 
-        (NetworkShape shape, IReadOnlyDictionary<string, TensorData> values) = NetworkShape.Recognise(weights, path);
+        (NetworkShape shape, IReadOnlyDictionary<string, TensorData> values) = Architectures.Recognise(weights, path);
         if (shape is not (SrNetworkShape or DownNetShape))
             throw new InvalidDataException($"{path} holds {shape.Description}, which takes no single input: compare its extractors one by one.");
         using var parameters = new ParameterSet(shape.Parameters, values, path, trainable: true);
