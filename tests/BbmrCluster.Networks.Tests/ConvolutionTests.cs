@@ -21,7 +21,8 @@ public sealed class ConvolutionTests
             (3, 32, 3, 1, 1, 1), (32, 32, 3, 2, 1, 1),
             (16, 16, 3, 2, 0, 1), (16, 16, 3, 1, 1, 1),
             (64, 1, 3, 1, 1, 64), (128, 1, 3, 1, 1, 128), (192, 1, 3, 1, 1, 192),
-            (48, 1, 3, 1, 1, 48), (96, 1, 3, 1, 1, 96), (254, 1, 3, 1, 1, 254)])
+            (48, 1, 3, 1, 1, 48), (96, 1, 3, 1, 1, 96), (254, 1, 3, 1, 1, 254),
+            (3, 36, 3, 1, 1, 1), (36, 1, 3, 1, 1, 36), (18, 18, 3, 1, 1, 1), (36, 12, 3, 1, 1, 1), (36, 48, 3, 1, 1, 1), (40, 192, 3, 1, 1, 1)])
         {
             data.Add(i, o, k, s, p, g);
         }
@@ -40,6 +41,13 @@ public sealed class ConvolutionTests
             if (inputs % 16 == 0 && (groups > 1 || outputs % 16 == 0))
                 Compare(batch, inputs, groups > 1 ? groups : outputs, kernel, stride, padding, groups, ScalarType.BFloat16, 0.02);
         }
+    }
+
+    [Fact]
+    public void A_convolution_with_two_outputs_for_each_channel_is_refused()
+    {
+        using var scope = NewDisposeScope();
+        Assert.Throws<ArgumentException>(() => Nhwc.Convolution(randn(1, 8, 8, 48), randn(96, 1, 3, 3), null, groups: 48));
     }
 
     private static void Compare(int batch, int inputs, int outputs, int kernel, int stride, int padding, int groups, ScalarType type, double tolerance)
@@ -77,6 +85,10 @@ public sealed class ConvolutionTests
     [InlineData(127, 48, false)]
     [InlineData(32, 3, false)]
     [InlineData(32, 96, true)]
+    [InlineData(48, 96, true)]
+    [InlineData(96, 96, true)]
+    [InlineData(96, 48, true)]
+    [InlineData(36, 72, true)]
     [InlineData(32, 64, true)]
     [InlineData(64, 32, true)]
     [InlineData(16, 16, true)]

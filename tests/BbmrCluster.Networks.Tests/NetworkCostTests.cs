@@ -18,6 +18,10 @@ public sealed class NetworkCostTests
     [InlineData("craft", 3, 744_251, null)]
     [InlineData("craft", 4, 753_344, 0.7837)]
     [InlineData("craft", 8, 815_696, 0.2120)]
+    [InlineData("smfanet", 2, 480_300, 1.7981)]
+    [InlineData("smfanet", 3, 486_795, null)]
+    [InlineData("smfanet", 4, 495_888, 0.4655)]
+    [InlineData("smfanet", 8, 558_240, 0.1323)]
     [InlineData("downnet-omnisr-light", 2, 10_176, 0.0523)]
     [InlineData("downnet-omnisr-light", 4, 19_392, 0.0614)]
     [InlineData("downnet-omnisr-light", 8, 28_608, 0.0637)]
@@ -35,6 +39,7 @@ public sealed class NetworkCostTests
     [InlineData("omnisr", 777_680)]
     [InlineData("omnisr-light", 186_512)]
     [InlineData("craft", 732_560)]
+    [InlineData("smfanet", 475_104)]
     public void The_feature_part_has_the_same_parameters_at_every_scale(string network, long parameters)
     {
         foreach (int scale in (int[])[2, 3, 4, 8])

@@ -3,6 +3,7 @@ using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.Craft;
 using BbmrCluster.Networks.DownNet;
 using BbmrCluster.Networks.OmniSr;
+using BbmrCluster.Networks.SmfaNet;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
 
@@ -33,6 +34,15 @@ public sealed class ParityTests : IDisposable
     [InlineData(8, new[] { 2 }, 60, 6, 16, 16, 1)]
     public void Craft_of_any_depth_width_and_scale_meets_its_reference(int scale, int[] depths, int channels, int heads, int height, int width, int maps) =>
         Meets(new CraftShape(scale, depths, channels, heads, channels * 2, (int)(channels * 2.66)), seed: 0, width, height, maps);
+
+    [Theory]
+    // Scale, blocks, channels, height, width, maps.
+    [InlineData(3, 12, 48, 21, 29, 1)]
+    [InlineData(2, 2, 36, 17, 8, 2)]
+    [InlineData(8, 1, 64, 16, 16, 1)]
+    [InlineData(1, 3, 8, 31, 23, 3)]
+    public void Smfanet_of_any_depth_width_and_scale_meets_its_reference(int scale, int blocks, int channels, int height, int width, int maps) =>
+        Meets(new SmfaNetShape(scale, blocks, channels), seed: 0, width, height, maps);
 
     // The seed moves the input.
     private void Meets(SrNetworkShape shape, int seed, int width, int height, int maps)

@@ -1,5 +1,6 @@
 using BbmrCluster.Networks.Craft;
 using BbmrCluster.Networks.OmniSr;
+using BbmrCluster.Networks.SmfaNet;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
 using F = TorchSharp.torch.nn.functional;
@@ -7,7 +8,7 @@ using F = TorchSharp.torch.nn.functional;
 namespace BbmrCluster.Networks.Tests;
 
 /// <summary>
-/// OmniSR and CRAFT written a second time, straight from their description: float64, channels first, no batching tricks,
+/// OmniSR, CRAFT and SMFANet written a second time, straight from their description: float64, channels first, no batching tricks,
 /// nothing shared with the code under test but names and shapes. Slow; for small maps whose sides need no padding.
 /// </summary>
 internal sealed class PlainNetworks : IDisposable
@@ -33,6 +34,7 @@ internal sealed class PlainNetworks : IDisposable
     {
         OmniSrShape omni => OmniSr(omni, x),
         CraftShape craft => Craft(craft, x),
+        SmfaNetShape smfa => SmfaNet(smfa, x),
         _ => throw new ArgumentException("Another network.", nameof(shape)),
     };
 
@@ -126,6 +128,40 @@ internal sealed class PlainNetworks : IDisposable
         Tensor y = ChannelAttention(groups[0], groups[1], groups[2], P(name + "fn.temperature"));
         y = strided ? y.view(b, w, w, s.Heads, d, rows, columns).permute(0, 3, 4, 5, 1, 6, 2) : y.view(b, rows, columns, s.Heads, d, w, w).permute(0, 3, 4, 1, 5, 2, 6);
         return Conv(y.reshape(x.shape), name + "fn.project_out");
+    }
+
+    private Tensor SmfaNet(SmfaNetShape s, Tensor x)
+    {
+        Tensor first = Conv(x, "to_feat"), y = first;
+        for (int i = 0; i < s.Blocks; i++)
+        {
+            y = Modulation(Unit(y), $"feats.{i}.smfa.") + y;
+            string p = $"feats.{i}.pcfn.";
+            Tensor[] hidden = F.gelu(Conv(Unit(y), p + "conv_0")).split([s.Channels / 2, 3 * s.Channels / 2], 1);
+            y = Conv(cat([F.gelu(Conv(hidden[0], p + "conv_1")), hidden[1]], 1), p + "conv_2") + y;
+        }
+        return F.pixel_shuffle(Conv(y + first, "to_img.0"), s.Scale);
+
+        static Tensor Unit(Tensor map) => map / map.square().sum([1], keepdim: true).sqrt().clamp_min(1e-12);
+    }
+
+    // Windows and nearest neighbours by their definition, cell by cell.
+    private Tensor Modulation(Tensor x, string p)
+    {
+        Tensor[] parts = Conv(x, p + "linear_0").chunk(2, 1);
+        Tensor y = parts[0], z = parts[1];
+        long height = z.shape[2], width = z.shape[3], down = height / 8, across = width / 8;
+        Tensor peaks = stack([.. from i in Enumerable.Range(0, (int)down) from j in Enumerable.Range(0, (int)across)
+                                 let top = i * height / down
+                                 let left = j * width / across
+                                 let bottom = (long)Math.Ceiling((i + 1.0) * height / down)
+                                 let right = (long)Math.Ceiling((j + 1.0) * width / across)
+                                 select z.narrow(2, top, bottom - top).narrow(3, left, right - left).amax([2, 3])], 2).view(z.shape[0], z.shape[1], down, across);
+        Tensor variance = (z - z.mean([2, 3], keepdim: true)).square().sum([2, 3], keepdim: true) / ((height * width) - 1);
+        Tensor gate = F.gelu(Conv((Depthwise(peaks, p + "dw_conv") * P(p + "alpha")) + (variance * P(p + "belt")), p + "linear_1"));
+        gate = gate.index_select(2, tensor([.. Enumerable.Range(0, (int)height).Select(i => i * down / height)])).index_select(3, tensor([.. Enumerable.Range(0, (int)width).Select(i => i * across / width)]));
+        Tensor local = F.gelu(Conv(Depthwise(y, p + "lde.conv_0.0"), p + "lde.conv_0.1"));
+        return Conv((z * gate) + Conv(local, p + "lde.conv_1"), p + "linear_2");
     }
 
     private Tensor Craft(CraftShape s, Tensor x)

@@ -1,6 +1,7 @@
 using BbmrCluster.Networks.Craft;
 using BbmrCluster.Networks.Kernels;
 using BbmrCluster.Networks.OmniSr;
+using BbmrCluster.Networks.SmfaNet;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
 
@@ -15,6 +16,8 @@ public sealed class ProcessorNetworkTests
         { new OmniSrShape(2, 2), 24, 40 },
         { new CraftShape(2, [1, 2]), 16, 48 },
         { new CraftShape(4, [1]), 32, 16 },
+        { new SmfaNetShape(2, 2), 16, 16 },
+        { new SmfaNetShape(4, 3), 21, 29 },
     };
 
     private static ParameterSet Parameters(SrNetworkShape shape) => new(shape.Parameters, ReferenceNumbers.Weights(shape.Parameters), "generated");
@@ -72,7 +75,7 @@ public sealed class ProcessorNetworkTests
     public void What_is_not_finite_within_comes_out_so()
     {
         using var scope = NewDisposeScope();
-        foreach ((SrNetworkShape shape, string name) in ((SrNetworkShape, string)[])[(new OmniSrShape(2, 1), "residual_layer.0.residual_layer.0.layer.2.fn.to_qkv.weight"), (new CraftShape(2, [1]), "layers.0.residual_group.hf_blocks.0.attn.kv.weight")])
+        foreach ((SrNetworkShape shape, string name) in ((SrNetworkShape, string)[])[(new OmniSrShape(2, 1), "residual_layer.0.residual_layer.0.layer.2.fn.to_qkv.weight"), (new CraftShape(2, [1]), "layers.0.residual_group.hf_blocks.0.attn.kv.weight"), (new SmfaNetShape(2, 1), "feats.0.smfa.linear_0.weight")])
         {
             using ParameterSet parameters = Parameters(shape);
             using (no_grad())

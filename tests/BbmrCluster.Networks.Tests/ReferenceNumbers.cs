@@ -23,6 +23,9 @@ internal static class ReferenceNumbers
                 u -= Math.Floor(u) + 0.5;
                 data[i] = (float)(name.EndsWith(".temperature", StringComparison.Ordinal) || (shape.Length == 1 && name.EndsWith(".weight", StringComparison.Ordinal)) ? 1 + (0.2 * u)
                     : name.EndsWith(".bias", StringComparison.Ordinal) ? 0.1 * u
+                    : name.EndsWith(".alpha", StringComparison.Ordinal) ? 1 + (0.2 * u)
+                    : name.EndsWith(".belt", StringComparison.Ordinal) ? 10 * u
+                    : name.EndsWith(".linear_0.weight", StringComparison.Ordinal) || name.EndsWith(".pcfn.conv_0.weight", StringComparison.Ordinal) ? 2 * u
                     : name.Contains("rel_pos_bias", StringComparison.Ordinal) ? u
                     : u * Math.Sqrt(12 / fan));
             }

@@ -2,6 +2,7 @@ using BbmrCluster.Networks.Craft;
 using BbmrCluster.Networks.DownNet;
 using BbmrCluster.Networks.JointSr;
 using BbmrCluster.Networks.OmniSr;
+using BbmrCluster.Networks.SmfaNet;
 using BbmrCluster.Networks.Weights;
 
 namespace BbmrCluster.Networks.Catalog;
@@ -9,7 +10,7 @@ namespace BbmrCluster.Networks.Catalog;
 /// <summary>The architectures of this program: a new family of networks is one line here.</summary>
 public static class Architectures
 {
-    private static readonly SrArchitecture[] Families = [new OmniSrArchitecture(), new CraftArchitecture()];
+    private static readonly SrArchitecture[] Families = [new OmniSrArchitecture(), new CraftArchitecture(), new SmfaNetArchitecture()];
 
     // In checkpoints, the keys under which a state dict may lie; the moving average before the last weights.
     private static readonly string[] Wrappers = ["params_ema.", "params.", "state_dict.", "model.", "module."];
