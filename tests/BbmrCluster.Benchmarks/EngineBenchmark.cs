@@ -1,9 +1,8 @@
 using System.Diagnostics;
 using System.Globalization;
 using BbmrCluster.Networks;
-using BbmrCluster.Networks.Craft;
+using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.Engine;
-using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 using BbmrCluster.Rescaling;
 using static TorchSharp.torch;
@@ -36,7 +35,7 @@ internal static class EngineBenchmark
                 names.Add(args[i]);
         }
         if (names.Count == 0)
-            names = ["omnisr-light", "omnisr", "craft"];
+            names = [.. Architectures.Networks.Select(network => network.Name)];
         int threads = Environment.ProcessorCount;
         Console.WriteLine($"{threads} threads, {rounds} rounds, {Devices.ClassOf(CPU)}, {(_processorTime ? "processor time / threads" : "wall time")}; GFLOP/s = 2 x multiply-accumulates / time");
         Console.WriteLine();
@@ -51,13 +50,7 @@ internal static class EngineBenchmark
 
     private static void Measure(string name, int scale, int rounds, int threads)
     {
-        SrNetworkShape shape = name switch
-        {
-            "omnisr-light" => new OmniSrShape(scale, 1),
-            "omnisr" => new OmniSrShape(scale, 5),
-            "craft" => new CraftShape(scale, [2, 2, 2, 2]),
-            _ => throw new ArgumentException($"There is no network '{name}'.", nameof(name)),
-        };
+        SrNetworkShape shape = Architectures.Find(name)?.At(scale) ?? throw new ArgumentException($"There is no network '{name}'.", nameof(name));
         IReadOnlyDictionary<string, TensorData> weights = Weights(shape);
         var random = new Random(1);
         var blocks = new BlockBatch(Blocks, 128 / scale, 8);

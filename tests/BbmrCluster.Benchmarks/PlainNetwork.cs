@@ -1,6 +1,7 @@
 using BbmrCluster.Networks;
 using BbmrCluster.Networks.Craft;
 using BbmrCluster.Networks.OmniSr;
+using BbmrCluster.Networks.SmfaNet;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
 using F = TorchSharp.torch.nn.functional;
@@ -25,7 +26,13 @@ internal abstract class PlainNetwork : IDisposable
     protected SrNetworkShape Shape { get; }
 
     public static PlainNetwork Create(SrNetworkShape shape, IReadOnlyDictionary<string, TensorData> weights) =>
-        shape is OmniSrShape omni ? new PlainOmniSr(omni, weights) : new PlainCraft((CraftShape)shape, weights);
+        shape switch
+        {
+            OmniSrShape omni => new PlainOmniSr(omni, weights),
+            CraftShape craft => new PlainCraft(craft, weights),
+            SmfaNetShape smfa => new PlainSmfaNet(smfa, weights),
+            _ => throw new ArgumentException($"There is no plain module for {shape.Description}.", nameof(shape)),
+        };
 
     /// <summary>(B, 3, H, W) to (B, 3, H scale, W scale).</summary>
     public abstract Tensor Forward(Tensor x);
@@ -135,6 +142,32 @@ internal abstract class PlainNetwork : IDisposable
             Tensor y = F.max_pool2d(Convolution(reduced, name + "conv2", padding: 0, stride: 2), 7, 3);
             y = F.interpolate(Convolution(y, name + "conv3"), size: [x.shape[2], x.shape[3]], mode: InterpolationMode.Bilinear, align_corners: false);
             return x * Convolution(y + Convolution(reduced, name + "conv_f", padding: 0), name + "conv4", padding: 0).sigmoid();
+        }
+    }
+
+    private sealed class PlainSmfaNet(SmfaNetShape shape, IReadOnlyDictionary<string, TensorData> weights) : PlainNetwork(shape, weights)
+    {
+        public override Tensor Forward(Tensor x)
+        {
+            Tensor first = Convolution(x, "to_feat"), y = first;
+            for (int i = 0; i < shape.Blocks; i++)
+            {
+                y = Modulation(F.normalize(y, 2, 1), $"feats.{i}.smfa.") + y;
+                string name = $"feats.{i}.pcfn.";
+                Tensor[] hidden = F.gelu(Convolution(F.normalize(y, 2, 1), name + "conv_0", padding: 0)).split([shape.Channels / 2, 3 * shape.Channels / 2], 1);
+                y = Convolution(cat([F.gelu(Convolution(hidden[0], name + "conv_1")), hidden[1]], 1), name + "conv_2", padding: 0) + y;
+            }
+            return F.pixel_shuffle(Convolution(y + first, shape.TailName), shape.Scale);
+        }
+
+        private Tensor Modulation(Tensor x, string name)
+        {
+            Tensor[] parts = Convolution(x, name + "linear_0", padding: 0).chunk(2, 1);
+            Tensor y = parts[0], z = parts[1];
+            Tensor peaks = Convolution(F.adaptive_max_pool2d(z, [z.shape[2] / 8, z.shape[3] / 8]), name + "dw_conv", groups: shape.Channels);
+            Tensor gate = F.gelu(Convolution((peaks * W(name + "alpha")) + (z.var([2, 3], unbiased: true, keepdim: true) * W(name + "belt")), name + "linear_1", padding: 0));
+            Tensor local = F.gelu(Convolution(Convolution(y, name + "lde.conv_0.0", groups: shape.Channels), name + "lde.conv_0.1", padding: 0));
+            return Convolution((z * F.interpolate(gate, size: [z.shape[2], z.shape[3]], mode: InterpolationMode.Nearest)) + Convolution(local, name + "lde.conv_1", padding: 0), name + "linear_2", padding: 0);
         }
     }
 

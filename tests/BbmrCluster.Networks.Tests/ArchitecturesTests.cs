@@ -1,8 +1,12 @@
 using System.Text.RegularExpressions;
+using BbmrCluster.Imaging;
 using BbmrCluster.Networks.Catalog;
+using BbmrCluster.Networks.Engine;
 using BbmrCluster.Networks.JointSr;
 using BbmrCluster.Networks.Weights;
+using BbmrCluster.Rescaling;
 using BbmrCluster.Tests;
+using static TorchSharp.torch;
 
 namespace BbmrCluster.Networks.Tests;
 
@@ -90,6 +94,44 @@ public sealed class ArchitecturesTests
         }
         File.WriteAllText(folder.File("card.json"), text.Replace("\"scale\"", "\"layers\": 3, \"scale\"", StringComparison.Ordinal));
         Assert.Contains("layers", Assert.Throws<InvalidDataException>(() => ModelCard.Load(folder.File("card.json"))).Message);
+    }
+
+    /// <summary>As scorer and as reconstruction network, by its warm JointSR, which equals the network block by block.</summary>
+    [Theory]
+    [MemberData(nameof(Networks))]
+    public void Any_network_scores_and_reconstructs(string network)
+    {
+        NativeRuntime.SetThreads(1);
+        using var folder = new TemporaryFolder();
+        foreach (int scale in (int[])[2, 4, 8])
+            SafetensorsFile.Write(folder.File($"{network}-x{scale}.safetensors"), ReferenceNumbers.Weights(Architectures.Find(network)!.At(scale).Parameters));
+        foreach (string scorer in (string[])["same", network])
+        {
+            EngineSettings settings = EngineSettings.Default with { Network = network, Scorer = scorer, Precision = "float32", Device = "cpu", Threads = 1 };
+            using IEngine engine = new EngineFactory(new ModelCatalog(folder.Root)).Create(settings);
+            var hr = new BlockBatch(1, 128, 8);
+            for (int i = 0; i < hr.Samples.Length; i++)
+                hr.Samples[i] = (ushort)(128 + (40 * Math.Sin(i * 0.01)));
+            double[,] scores = engine.Scorer.Score(hr, [new BlockExtent(128, 128)], ScaleSet.Default);
+            for (int s = 0; s < 3; s++)
+            {
+                int scale = ScaleSet.Default[s];
+                BlockBatch lr = engine.Downscaler.Downscale(hr, scale);
+                BlockBatch[] byScale = [.. ScaleSet.Default.Scales.Select((k, i) => i == s ? lr : new BlockBatch(0, 128 / k, 8))];
+                ReconstructedStrip strip = Assert.Single(engine.Reconstructor.Reconstruct(new LrStrips(1, 1, ScaleSet.Default, [(byte)s], byScale)));
+
+                SrNetworkShape shape = Architectures.Find(network)!.At(scale);
+                using ParameterSet parameters = ReferenceNumbers.For(shape);
+                using SrNetwork alone = shape.CreateNetwork(parameters);
+                using var scope = NewDisposeScope();
+                float[] values = Samples.Values(alone.Forward(Samples.ToMap(lr, 0, 1, CPU, shape.Black)));
+                var expected = new ushort[values.Length];
+                Samples.ToSamples(values, 255, expected, shape.Black);
+                Assert.InRange(expected.Zip(strip.Rows, (a, b) => Math.Abs(a - b)).Max(), 0, 1);
+                double sse = Metrics.BlockSse(hr.Block(0), expected, 128, 128, 128, 8);
+                Assert.Equal(sse, scores[0, s], sse * 1e-3);
+            }
+        }
     }
 
     [Fact]

@@ -1,4 +1,5 @@
 using BbmrCluster.Networks;
+using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.OmniSr;
 using BbmrCluster.Networks.Weights;
 using static TorchSharp.torch;
@@ -51,6 +52,25 @@ public sealed class GradientTests
         (double again, float[] same) = Run(body, 2);
         Assert.Equal(loss, again);
         Assert.Equal(gradient, same);
+    }
+
+    /// <summary>What a training in bfloat16 steps along, from values with which every layer counts.</summary>
+    [Theory]
+    [InlineData("omnisr-light")]
+    [InlineData("craft")]
+    [InlineData("smfanet")]
+    public void A_bfloat16_body_gives_nearly_the_gradient_of_float32(string network)
+    {
+        SrNetworkShape shape = Architectures.Find(network)!.At(2);
+        (float[] lr, float[] hr) = Patches(2);
+        float[][] gradients = [.. ((ScalarType[])[ScalarType.Float32, ScalarType.BFloat16]).Select(body =>
+        {
+            using var parameters = new ParameterSet(shape.Parameters, Initialisation.Uniform(shape, 7), "test", trainable: true);
+            using var step = new GradientStep(shape, parameters, body, 1);
+            step.Compute(lr, hr, Batch, Side);
+            return step.Gradient.data<float>().ToArray();
+        })];
+        Assert.InRange(RelativeError(gradients[1], gradients[0]), 1e-6, 0.05);
     }
 
     [Fact]

@@ -3,6 +3,7 @@ using BbmrCluster.Imaging;
 using BbmrCluster.Networks;
 using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.OmniSr;
+using BbmrCluster.Networks.SmfaNet;
 using BbmrCluster.Networks.Weights;
 using BbmrCluster.Tests;
 using NetVips;
@@ -123,6 +124,7 @@ public sealed class TrainingTests : IDisposable
     [InlineData("omnisr-light", "float32")]
     [InlineData("omnisr-light", "bfloat16")]
     [InlineData("craft", "bfloat16")]
+    [InlineData("smfanet", "bfloat16")]
     public void Training_lowers_the_loss_below_that_of_bicubic(string network, string precision)
     {
         var losses = new List<double>();
@@ -136,6 +138,8 @@ public sealed class TrainingTests : IDisposable
     [InlineData("omnisr-light", 8)]
     [InlineData("omnisr", 8)]
     [InlineData("craft", 4)]
+    [InlineData("smfanet", 2)]
+    [InlineData("smfanet", 4)]
     public void The_untrained_network_is_the_bicubic_upscaler(string network, int scale)
     {
         TrainingPhoto photo = PhotoSet.Pair("p", Picture(256, 192), scale);
@@ -219,6 +223,7 @@ public sealed class TrainingTests : IDisposable
     [Theory]
     [InlineData("omnisr-light")]
     [InlineData("craft")]
+    [InlineData("smfanet")]
     public void A_tail_for_another_scale_averages_or_repeats_sub_pixels(string network)
     {
         var shape = (SrNetworkShape)ModelCatalog.StandardShape(network, 4);
@@ -240,6 +245,17 @@ public sealed class TrainingTests : IDisposable
         OmniSrShape shape = new(4, 1), deeper = shape with { Osags = 3 };
         IReadOnlyDictionary<string, TensorData> state = new ModelCatalog(Path.Combine(AppContext.BaseDirectory, "models")).Load("omnisr-light", 4).Tensors;
         IReadOnlyDictionary<string, TensorData> deep = Initialisation.Deepened(state, shape, deeper, seed: 1);
+        TrainingPhoto photo = PhotoSet.Pair("p", Picture(128, 96), 4);
+        Assert.Equal(Validation.Psnr(shape, state, [photo])[0].PsnrY, Validation.Psnr(deeper, deep, [photo])[0].PsnrY, 1e-3);
+    }
+
+    [Fact]
+    public void A_deepened_smfanet_computes_what_the_shallow_one_does()
+    {
+        SmfaNetShape shape = new(4, 1), deeper = shape with { Blocks = 3 };
+        // No start in which branches add nothing.
+        Dictionary<string, TensorData> state = Initialisation.Uniform(shape, 5);
+        IReadOnlyDictionary<string, TensorData> deep = Initialisation.Deepened(state, shape, deeper with { Scale = 2 }, seed: 1);
         TrainingPhoto photo = PhotoSet.Pair("p", Picture(128, 96), 4);
         Assert.Equal(Validation.Psnr(shape, state, [photo])[0].PsnrY, Validation.Psnr(deeper, deep, [photo])[0].PsnrY, 1e-3);
     }
