@@ -38,7 +38,7 @@ public static class AllocationPicture
         long[] counts = new long[scales.Count];
         foreach (byte index in scaleIndex)
             counts[index]++;
-        ImageEncoder.Encode(path, WithLegend(picture, scales, counts, colours), ImageMetadata.None, EncodeOptions.Default);
+        ImageEncoder.Encode(path, WithLegend(picture, scales, counts, colours), ImageMetadata.None, new EncodeOptions(Mark: true));
     }
 
     private static Colour ColourOf(int index, int count)

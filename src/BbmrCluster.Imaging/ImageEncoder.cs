@@ -1,10 +1,12 @@
+using BbmrCluster.Imaging.Formats;
 using NetVips;
 
 namespace BbmrCluster.Imaging;
 
 /// <summary>How to encode.</summary>
 /// <param name="Quality">1 to 100 for lossy WebP, AVIF and JPEG. Null: lossless (JPEG, which cannot: quality 95, 4:4:4).</param>
-public sealed record EncodeOptions(int? Quality = null)
+/// <param name="Mark">Say in the file that it was made here, where only programs look: see <see cref="ImageFile.IsMarked"/>.</param>
+public sealed record EncodeOptions(int? Quality = null, bool Mark = false)
 {
     /// <summary>Lossless where the format can.</summary>
     public static EncodeOptions Default { get; } = new();
@@ -38,6 +40,8 @@ public static class ImageEncoder
             return $"the format '{Path.GetExtension(path)}' cannot be written (png, tiff, webp, jpg and avif can)";
         if (Math.Max(info.Width, info.Height) > limit)
             return $"{name} holds at most {limit} pixels a side";
+        if (info.Metadata.Cicp is not null && name != "PNG")
+            return $"its colours are of high dynamic range (PQ or HLG), which {name} cannot say; choose png";
         return name == "JPEG" && info.HasAlpha ? "JPEG has no alpha channel; choose png, tiff, webp or avif" : null;
     }
 
@@ -49,7 +53,8 @@ public static class ImageEncoder
     /// <exception cref="ImageRefusedException">The format cannot hold the image (see <see cref="WhyNot"/>).</exception>
     /// <exception cref="InvalidDataException">The strips do not make up the image.</exception>
     /// <exception cref="OutputFullException">The disk is full; the partial file is removed.</exception>
-    public static void Encode(string path, ImageInfo info, IReadOnlyList<string> rawStripFiles, EncodeOptions options)
+    /// <returns>What of the metadata the file does not hold, one sentence each without a full stop: pixels never fail for it.</returns>
+    public static IReadOnlyList<string> Encode(string path, ImageInfo info, IReadOnlyList<string> rawStripFiles, EncodeOptions options)
     {
         if (WhyNot(path, info) is { } reason)
             throw new ImageRefusedException(path, reason);
@@ -58,8 +63,7 @@ public static class ImageEncoder
         try
         {
             using Image joined = Join(info, rawStripFiles, strips);
-            using Image whole = joined.Mutate(image => Attach(image, info));
-            Write(path, stream => Save(whole, stream, Extension(path), info, options));
+            return Write(path, joined, info, options);
         }
         finally
         {
@@ -70,15 +74,15 @@ public static class ImageEncoder
     /// <summary>Encodes a buffer; otherwise as the other overload.</summary>
     /// <exception cref="ImageRefusedException">The format cannot hold the image.</exception>
     /// <exception cref="OutputFullException">The disk is full; the partial file is removed.</exception>
-    public static void Encode(string path, PixelBuffer pixels, ImageMetadata metadata, EncodeOptions options)
+    /// <returns>As the other overload.</returns>
+    public static IReadOnlyList<string> Encode(string path, PixelBuffer pixels, ImageMetadata metadata, EncodeOptions options)
     {
         bool alpha = pixels.Channels is 2 or 4;
         ImageInfo info = new(pixels.Width, pixels.Height, pixels.Channels - (alpha ? 1 : 0), alpha, pixels.BitDepth, "raw", metadata);
         if (WhyNot(path, info) is { } reason)
             throw new ImageRefusedException(path, reason);
         using Image image = ToImage(pixels);
-        using Image whole = image.Mutate(i => Attach(i, info));
-        Write(path, stream => Save(whole, stream, Extension(path), info, options));
+        return Write(path, image, info, options);
     }
 
     /// <summary>A libvips image over a buffer's bytes. The caller disposes it and keeps the buffer unchanged until then.</summary>
@@ -127,13 +131,12 @@ public static class ImageEncoder
         return column.Crop(0, 0, info.Width, info.Height);
     }
 
-    private static void Attach(MutableImage image, ImageInfo info)
+    // AVIF alone gets its metadata from its codec; in the others we put them in place ourselves.
+    private static void Attach(MutableImage image, ImageMetadata metadata, byte[]? exif)
     {
-        ImageMetadata metadata = info.Metadata;
         SetBlob(image, "icc-profile-data", metadata.Icc);
-        SetBlob(image, "exif-data", metadata.Exif);
+        SetBlob(image, "exif-data", exif);
         SetBlob(image, "xmp-data", metadata.Xmp);
-        SetBlob(image, "iptc-data", metadata.Iptc);
         if (metadata.Orientation != 1)
             image.Set(GValue.GIntType, "orientation", metadata.Orientation);
     }
@@ -144,7 +147,96 @@ public static class ImageEncoder
             image.Set(GValue.BlobType, name, value);
     }
 
-    private static void Save(Image plain, Stream stream, string extension, ImageInfo info, EncodeOptions options)
+    private static List<string> Write(string path, Image plain, ImageInfo info, EncodeOptions options)
+    {
+        List<string> notes = [];
+        string extension = Extension(path);
+        bool jpeg = extension is ".jpg" or ".jpeg", avif = extension == ".avif";
+        ImageMetadata metadata = Fitting(info, extension, notes);
+        byte[]? exif = null;
+        byte[] insert = [];
+        try
+        {
+            exif = ExifBlock.For(metadata);
+            insert = jpeg ? JpegMetadata.Segments(metadata, exif, options.Mark, notes)
+                : extension == ".png" ? PngMetadata.Chunks(metadata, exif, options.Mark, notes)
+                : [];
+        }
+        catch (Exception e) when (e is ArgumentException or IOException or OverflowException or IndexOutOfRangeException)
+        {
+            // Pixels never fail for what is written beside them.
+            notes.Add("the metadata cannot be written; they were left out");
+            (metadata, exif) = (ImageMetadata.None, null);
+            insert = jpeg ? JpegMetadata.Segments(metadata, null, options.Mark, notes) : [];
+        }
+
+        info = info with { Metadata = metadata };
+        using Image whole = plain.Mutate(image =>
+        {
+            if (avif)
+                Attach(image, metadata, exif);
+        });
+        Write(path, stream => VipsRuntime.Call(() =>
+        {
+            switch (extension)
+            {
+                case ".png" or ".jpg" or ".jpeg":
+                    using (var with = new MetadataStream(stream, jpeg, insert))
+                        Save(whole, with, extension, info, exif, options);
+                    break;
+                case ".webp":
+                    using (var buffer = new MemoryStream())
+                    {
+                        Save(whole, buffer, extension, info, exif, options);
+                        stream.Write(WebPMetadata.With(buffer.ToArray(), info, exif, options.Mark));
+                    }
+                    break;
+                case ".avif":
+                    Save(whole, stream, extension, info, exif, options);
+                    // A box that readers pass over.
+                    if (options.Mark)
+                        stream.Write([0, 0, 0, 24, .. "freebbMRmade by bbmr"u8]);
+                    break;
+                default:
+                    Save(whole, stream, extension, info, exif, options);
+                    TiffMetadata.Write(stream, metadata, exif, options.Mark, notes);
+                    break;
+            }
+            return true;
+        }));
+        return notes;
+    }
+
+    // What the format has a place for; the rest is told.
+    private static ImageMetadata Fitting(ImageInfo info, string extension, List<string> notes)
+    {
+        ImageMetadata metadata = info.Metadata;
+        if (metadata.Icc is { } icc && IccProfile.Problem(icc, info.ColourChannels) is { } problem)
+        {
+            notes.Add($"the ICC profile {problem}; it was left out");
+            metadata = metadata with { Icc = null };
+        }
+
+        byte[]? iptc = Iptc.Bare(metadata.Iptc);
+        if (iptc is null && metadata.Iptc is { Length: > 0 })
+            notes.Add("the IPTC block cannot be read; it was left out");
+        metadata = metadata with { Iptc = iptc };
+        if (extension is ".webp" or ".avif")
+        {
+            if (iptc is not null)
+                notes.Add($"{extension[1..]} has no place for IPTC; it was left out");
+            foreach (ImageText text in metadata.Texts)
+                notes.Add($"{extension[1..]} has no place for the text \"{text.Keyword}\"; it was left out");
+            metadata = metadata with { Iptc = null, Texts = [] };
+        }
+
+        int bits = extension switch { ".webp" or ".jpg" or ".jpeg" => 8, ".avif" => 12, _ => 16 };
+        if (info.BitDepth > bits)
+            notes.Add($"its {info.BitDepth} bits a sample were cut to {bits}, the most that {extension[1..]} holds");
+        return metadata;
+    }
+
+    private static void Save(Image plain, Stream stream, string extension, ImageInfo info, byte[]? exif, EncodeOptions options)
     {
         ImageMetadata metadata = info.Metadata;
         using Image image = metadata is { PixelsPerMillimetreX: > 0, PixelsPerMillimetreY: > 0 }
@@ -154,22 +246,27 @@ public static class ImageEncoder
         switch (extension)
         {
             case ".png":
-                image.PngsaveStream(stream, compression: 6, filter: Enums.ForeignPngFilter.Paeth, bitdepth: info.BitDepth);
+                image.PngsaveStream(stream, keep: Enums.ForeignKeep.None, compression: 6, filter: Enums.ForeignPngFilter.Paeth, bitdepth: info.BitDepth);
                 break;
             case ".tif" or ".tiff":
-                image.TiffsaveStream(stream, compression: Enums.ForeignTiffCompression.Deflate, predictor: Enums.ForeignTiffPredictor.Horizontal, bigtiff: (long)info.Width * info.Height * info.Channels * (info.BitDepth / 8) > 3_000_000_000);
+                image.TiffsaveStream(stream, keep: Enums.ForeignKeep.None, compression: Enums.ForeignTiffCompression.Deflate, predictor: Enums.ForeignTiffPredictor.Horizontal, bigtiff: (long)info.Width * info.Height * info.Channels * (info.BitDepth / 8) > 3_000_000_000);
                 break;
             case ".webp":
-                image.WebpsaveStream(stream, q: options.Quality ?? 75, lossless: lossless, exact: true);
+                image.WebpsaveStream(stream, keep: Enums.ForeignKeep.None, q: options.Quality ?? 75, lossless: lossless, exact: true);
                 break;
             case ".avif":
-                image.HeifsaveStream(stream, q: options.Quality ?? 100, lossless: lossless, compression: Enums.ForeignHeifCompression.Av1, bitdepth: info.BitDepth == 16 ? 12 : 8);
+                image.HeifsaveStream(stream, keep: Keep(metadata, exif), q: options.Quality ?? 100, lossless: lossless, compression: Enums.ForeignHeifCompression.Av1, bitdepth: info.BitDepth == 16 ? 12 : 8);
                 break;
             default:
-                image.JpegsaveStream(stream, q: options.Quality ?? 95, optimizeCoding: true, subsampleMode: lossless ? Enums.ForeignSubsample.Off : Enums.ForeignSubsample.Auto);
+                image.JpegsaveStream(stream, keep: Enums.ForeignKeep.None, q: options.Quality ?? 95, optimizeCoding: true, subsampleMode: lossless ? Enums.ForeignSubsample.Off : Enums.ForeignSubsample.Auto);
                 break;
         }
     }
+
+    // An EXIF block that is not there would be made up.
+    private static Enums.ForeignKeep Keep(ImageMetadata metadata, byte[]? exif) =>
+        (metadata.Icc is null ? Enums.ForeignKeep.None : Enums.ForeignKeep.Icc) | (metadata.Xmp is null ? Enums.ForeignKeep.None : Enums.ForeignKeep.Xmp)
+        | (exif is null ? Enums.ForeignKeep.None : Enums.ForeignKeep.Exif);
 
     private static void Write(string path, Action<Stream> save)
     {

@@ -1,4 +1,6 @@
 using System.Buffers.Binary;
+using System.Globalization;
+using BbmrCluster.Imaging.Formats;
 using NetVips;
 
 namespace BbmrCluster.Imaging;
@@ -16,16 +18,19 @@ public static class ImageFile
     /// </exception>
     public static ImageInfo Probe(string path, ImageLimits limits)
     {
-        using Image image = Open(path, limits, Enums.FailOn.Error, out ImageInfo info);
+        using Image image = Open(path, limits, strict: false, out ImageInfo info, out _);
         return info;
     }
 
     /// <summary>Decodes a whole image. For small images and tools; archives go by <see cref="StripReader"/>.</summary>
     /// <exception cref="ImageRefusedException">As <see cref="Probe"/>, or the pixel data is damaged.</exception>
-    public static PixelBuffer Load(string path, ImageLimits limits, string temporaryDirectory)
+    public static PixelBuffer Load(string path, ImageLimits limits, string temporaryDirectory) => Load(path, limits, temporaryDirectory, out _);
+
+    /// <summary>As the other overload, with the header.</summary>
+    public static PixelBuffer Load(string path, ImageLimits limits, string temporaryDirectory, out ImageInfo info)
     {
         using StripReader reader = StripReader.Open(path, limits, 256, temporaryDirectory);
-        ImageInfo info = reader.Info;
+        info = reader.Info;
         if ((long)info.Width * info.Height * info.Channels * (info.BitDepth / 8) > Array.MaxLength)
             throw new ImageRefusedException(path, $"an image of {info.Width}x{info.Height} pixels is too large to be held in memory at once");
         PixelBuffer whole = new(info.Width, info.Height, info.Channels, info.BitDepth);
@@ -39,29 +44,103 @@ public static class ImageFile
         return whole;
     }
 
-    /// <summary>Opens for sequential reading from the top. The caller disposes the image.</summary>
-    internal static Image Open(string path, ImageLimits limits, Enums.FailOn failOn, out ImageInfo info)
+    /// <summary>
+    /// Follows a whole JPEG, whose codec repairs what it can. Null for other formats: their codecs have errors for damage and warn of trifles.
+    /// </summary>
+    /// <exception cref="ImageRefusedException">It is damaged.</exception>
+    internal static JpegFindings? Judge(string path)
     {
-        VipsRuntime.Prepare();
+        using FileStream file = OpenFile(path);
+        if (!IsJpeg(Head(file, path, stackalloc byte[32])))
+            return null;
+        try
+        {
+            file.Position = 0;
+            return JpegScan.Run(file);
+        }
+        catch (Exception e) when (e is FormatException or NotSupportedException)
+        {
+            throw new ImageRefusedException(path, e.Message, e);
+        }
+        catch (IOException e)
+        {
+            throw new ImageRefusedException(path, "the file cannot be read", e);
+        }
+    }
+
+    /// <summary>Whether a file was written here with <see cref="EncodeOptions.Mark"/>. False for whatever cannot be read.</summary>
+    public static bool IsMarked(string path)
+    {
+        try
+        {
+            using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete, 1);
+            Span<byte> head = stackalloc byte[256];
+            head = head[..file.ReadAtLeast(head, head.Length, throwOnEndOfStream: false)];
+            if (head.StartsWith(PngSignature))
+                return head.Length > 41 && head[37..].StartsWith(PngMetadata.Mark);
+            if (IsJpeg(head) || head.StartsWith("RIFF"u8) || (head.Length > 12 && head[4..].StartsWith("ftyp"u8)))
+                return IsJpeg(head) ? JpegMetadata.IsMarked(head) : EndsWithMark(file);
+            return (head.StartsWith("II*"u8) || head.StartsWith("II+"u8)) && TiffDirectory.Read(file)?.Fields.ContainsKey(TiffMetadata.Mark) == true;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return false;
+        }
+    }
+
+    // The last chunk of a WebP and the last box of an AVIF.
+    private static bool EndsWithMark(FileStream file)
+    {
+        Span<byte> end = stackalloc byte[24];
+        if (file.Length < end.Length)
+            return false;
+        file.Position = file.Length - end.Length;
+        file.ReadExactly(end);
+        return end.IndexOf(PngMetadata.Mark) >= 0 && end.IndexOf("made by bbmr"u8) >= 0;
+    }
+
+    /// <summary>What a JPEG holds behind its end marker, as a note; nothing for a few bytes or zeros.</summary>
+    internal static IEnumerable<string> BehindEnd(string path, long end, ImageMetadata metadata)
+    {
+        using FileStream file = OpenFile(path);
+        long bytes = file.Length - end;
+        var head = new byte[1 << 14];
+        file.Position = Math.Min(end, file.Length);
+        int length = file.ReadAtLeast(head, head.Length, throwOnEndOfStream: false);
+        ReadOnlySpan<byte> rest = head.AsSpan(0, length).TrimStart((byte)0);
+        if (rest.Length < 16 || metadata.Notes.Any(note => note.Contains("(MPO)", StringComparison.Ordinal)))
+            return [];
+        return [rest.StartsWith((ReadOnlySpan<byte>)[0xFF, 0xD8]) ? "it holds another picture behind the first; only the first is kept"
+            : rest.IndexOf("ftyp"u8) >= 0 ? "it holds a video behind the picture; only the picture is kept"
+            : string.Create(CultureInfo.InvariantCulture, $"{bytes} bytes behind its end were left out")];
+    }
+
+    /// <summary>Opens for sequential reading from the top. The caller disposes the image.</summary>
+    /// <param name="path">The file.</param>
+    /// <param name="limits">Bounds on rows, columns and area.</param>
+    /// <param name="strict">Whether each warning of its codec is an error. A JPEG that was judged needs that no more.</param>
+    /// <param name="info">The header.</param>
+    /// <param name="extra">What the last channel of the image that is returned means.</param>
+    internal static Image Open(string path, ImageLimits limits, bool strict, out ImageInfo info, out ExtraChannel extra)
+    {
         string format = Sniff(path, limits);
+        (RawMetadata? raw, HeifMetadata? heif, extra) = Examine(path, format);
         Image image;
         try
         {
-            VOption options = new() { { "access", Enums.Access.Sequential }, { "fail_on", failOn } };
-            image = (Image)Operation.Call(format + "load", options, path);
-        }
-        catch (VipsException e) when (e.Message.Contains("out of range", StringComparison.Ordinal))
-        {
-            throw new ImageRefusedException(path, $"the size in its header is over the limit of {limits.MaxSide} pixels a side", e);
+            image = VipsRuntime.Call(() => Load(path, format, strict));
         }
         catch (VipsException e)
         {
-            throw new ImageRefusedException(path, $"the {Name(format)} header cannot be read ({FirstLine(e)})", e);
+            string? reason = VipsRuntime.ReasonOf(() => Load(path, format, strict).Dispose());
+            throw reason?.Contains("out of range", StringComparison.Ordinal) == true
+                ? new ImageRefusedException(path, $"the size in its header is over the limit of {limits.MaxSide} pixels a side", e)
+                : new ImageRefusedException(path, $"the {Name(format)} header cannot be read ({reason ?? "it ends early or is damaged"})", e);
         }
 
         try
         {
-            info = Describe(path, image, format, limits);
+            info = Describe(path, image, format, limits, raw ?? FromLibrary(image), heif, extra);
             return image;
         }
         catch
@@ -71,23 +150,18 @@ public static class ImageFile
         }
     }
 
-    internal static string FirstLine(VipsException exception)
+    private static Image Load(string path, string format, bool strict) => (Image)Operation.Call(format + "load", new VOption
     {
-        // "unable to call pngload\nVipsForeignLoad: reason\nreason again": the lines after the first say why.
-        string[] lines = [.. exception.Message.Split('\n', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries).Where(l => !l.StartsWith("unable to ", StringComparison.Ordinal))];
-        string line = lines.Length > 0 ? lines[0] : "it ends early or is damaged";
-        int colon = line.IndexOf(": ", StringComparison.Ordinal);
-        return (colon > 0 && colon < line.Length - 2 ? line[(colon + 2)..] : line).TrimEnd('.');
-    }
+        { "access", Enums.Access.Sequential },
+        { "fail_on", strict ? Enums.FailOn.Warning : format == "jpeg" ? Enums.FailOn.None : Enums.FailOn.Error },
+    }, path);
 
-    private static ImageInfo Describe(string path, Image image, string format, ImageLimits limits)
+    private static ImageInfo Describe(string path, Image image, string format, ImageLimits limits, RawMetadata raw, HeifMetadata? heif, ExtraChannel extraChannel)
     {
         CheckSize(path, image.Width, image.Height, limits);
         int pages = Number(image, "n-pages", 1);
         if (pages > 1)
             throw new ImageRefusedException(path, format == "webp" ? $"animated images are not supported (it has {pages} frames)" : $"files of several pages are not supported (it has {pages})");
-        if (format == "heif" && image.Contains("heif-compression") && image.Get("heif-compression") is string codec && codec == "hevc")
-            throw new ImageRefusedException(path, "HEIC pictures coded with HEVC are not supported (AVIF is)");
         if (image.Interpretation is Enums.Interpretation.Cmyk)
             throw new ImageRefusedException(path, "CMYK images are not supported");
         if (image.Interpretation is Enums.Interpretation.Lab or Enums.Interpretation.Labs or Enums.Interpretation.Labq)
@@ -108,12 +182,107 @@ public static class ImageFile
         int extra = image.Bands - colours;
         if (extra is not (0 or 1))
             throw new ImageRefusedException(path, $"an image of {image.Bands} channels is not supported (greyscale or RGB, each with or without alpha, are)");
-        double x = image.Xres, y = image.Yres;
-        // One pixel a millimetre on both sides is what libvips says when the file says nothing.
-        if (x == 1 && y == 1)
+        ImageMetadata metadata = Metadata(path, image, raw, heif, colours);
+        if (extraChannel == ExtraChannel.Unspecified && extra == 1)
+            metadata = metadata with { Notes = [.. metadata.Notes, "its extra channel, of which it does not say what it means, was left out"] };
+        return new ImageInfo(image.Width, image.Height, colours, extra == 1 && extraChannel != ExtraChannel.Unspecified, bitDepth, format, metadata);
+    }
+
+    // Read before the codec opens the file: some of it decides whether it is opened at all. HEIF keeps its blocks where only its codec finds them.
+    private static (RawMetadata? Raw, HeifMetadata? Heif, ExtraChannel Extra) Examine(string path, string format)
+    {
+        using FileStream file = OpenFile(path);
+        try
+        {
+            switch (format)
+            {
+                case "jpeg":
+                    return (JpegMetadata.Read(file), null, ExtraChannel.Straight);
+                case "png":
+                    return (PngMetadata.Read(file), null, ExtraChannel.Straight);
+                case "webp":
+                    return (WebPMetadata.Read(file), null, ExtraChannel.Straight);
+                case "tiff":
+                    return (TiffMetadata.Read(file, out ExtraChannel extra), null, extra);
+                default:
+                    HeifMetadata heif = HeifMetadata.Read(file);
+                    if (heif.Codec is not ("" or "av01"))
+                        throw new NotSupportedException($"HEIF pictures coded with {CodecName(heif.Codec)} are not supported (AVIF is)");
+                    return (null, heif, heif.Premultiplied ? ExtraChannel.Premultiplied : ExtraChannel.Straight);
+            }
+        }
+        catch (NotSupportedException e)
+        {
+            throw new ImageRefusedException(path, e.Message, e);
+        }
+        catch (IOException e)
+        {
+            throw new ImageRefusedException(path, "the file cannot be read", e);
+        }
+    }
+
+    private static string CodecName(string type) => type switch
+    {
+        "hvc1" or "hev1" or "lhv1" => "HEVC",
+        "avc1" => "AVC",
+        "vvc1" or "vvi1" => "VVC",
+        "j2k1" => "JPEG 2000",
+        "jpeg" or "mjpg" => "JPEG",
+        "unci" => "plain samples",
+        _ => $"\"{type}\"",
+    };
+
+    private static RawMetadata FromLibrary(Image image) => new()
+    {
+        Icc = Blob(image, "icc-profile-data"),
+        // Whatever it says, the codec has turned the picture as the file's own boxes demand.
+        Exif = ExifBlock.Bare(Blob(image, "exif-data")) is { } exif ? ExifBlock.Orientation(exif) is null ? exif : ExifBlock.WithOrientation(exif, 1) : null,
+        Xmp = Blob(image, "xmp-data"),
+    };
+
+    private static ImageMetadata Metadata(string path, Image image, RawMetadata raw, HeifMetadata? heif, int colours)
+    {
+        List<string> notes = [.. raw.Notes];
+        byte[]? icc = raw.Icc;
+        if (icc is not null && IccProfile.Problem(icc, colours) is { } problem)
+        {
+            notes.Add($"its ICC profile {problem}; it was left out");
+            icc = null;
+        }
+
+        ColourSpace? named = raw.Colours;
+        byte[]? cicp = heif?.Cicp ?? raw.Cicp;
+        bool highRange = cicp is not null && ColourSpace.IsHighRange(cicp[1]);
+        if (cicp is not null && !highRange && icc is null && !ColourSpace.TryFrom(cicp[0], cicp[1], out named))
+            throw new ImageRefusedException(path, $"its colours (H.273 primaries {cicp[0]}, transfer {cicp[1]}) are not supported");
+        if (named is not null && icc is null && !highRange)
+        {
+            icc = IccProfile.Of(named, colours);
+            notes.Add("its colours, which it names by numbers, are kept as an ICC profile");
+        }
+
+        if (raw.MorePictures)
+            notes.Add("it holds more pictures (MPO); only the first is kept");
+        if (heif is { Moves: true })
+            notes.Add("it holds moving pictures too; only the still one is kept");
+        if (heif is { HasAuxiliary: true })
+            notes.Add("its further layers (a gain map, depths or the like) were left out");
+        if (heif is { Premultiplied: true })
+            notes.Add("its colours were multiplied with their transparency; this was undone");
+        (byte[]? xmp, string? xmpNote) = Xmp.Joined(raw.Xmp, raw.XmpExtension);
+        if (xmpNote is not null)
+            notes.Add(xmpNote);
+        // Not from libvips: where a file says nothing it says 72 dots an inch.
+        (double x, double y) = raw.PixelsPerMillimetre ?? (raw.Exif is not null && TiffDirectory.Read(new MemoryStream(raw.Exif)) is { } exif ? TiffMetadata.Resolution(exif) : null) ?? (0, 0);
+        if (!(x > 0 && y > 0))
             (x, y) = (0, 0);
-        ImageMetadata metadata = new(Blob(image, "icc-profile-data"), Blob(image, "exif-data"), Blob(image, "xmp-data"), Blob(image, "iptc-data"), Math.Clamp(Number(image, "orientation", 1), 1, 8), x, y);
-        return new ImageInfo(image.Width, image.Height, colours, extra == 1, bitDepth, format, metadata);
+        int orientation = heif is not null ? 1 : Math.Clamp(Number(image, "orientation", 1), 1, 8);
+        return new ImageMetadata(icc, raw.Exif, xmp, raw.Iptc, orientation, x, y)
+        {
+            Cicp = highRange ? [cicp![0], cicp[1], 0, 1] : null,
+            Texts = raw.Texts,
+            Notes = notes,
+        };
     }
 
     internal static int Number(Image image, string field, int otherwise) => image.Contains(field) && image.Get(field) is int value ? value : otherwise;
@@ -139,17 +308,41 @@ public static class ImageFile
     private static string Sniff(string path, ImageLimits limits)
     {
         Span<byte> head = stackalloc byte[32];
+        using (FileStream file = OpenFile(path))
+        {
+            head = Head(file, path, head);
+            if (head.StartsWith(PngSignature))
+                return CheckPng(path, file, head, limits);
+        }
+
+        if (IsJpeg(head))
+            return "jpeg";
+        if (head.Length >= 12 && head.StartsWith("RIFF"u8) && head[8..].StartsWith("WEBP"u8))
+            return "webp";
+        if (head.StartsWith("II*\0"u8) || head.StartsWith("MM\0*"u8) || head.StartsWith("II+\0"u8) || head.StartsWith("MM\0+"u8))
+            return "tiff";
+        if (IsCameraRaw(head))
+            throw new ImageRefusedException(path, "camera raw files are not supported; develop it first");
+        if (head.Length >= 12 && head[4..].StartsWith("ftyp"u8))
+            return "heif";
+        throw new ImageRefusedException(path, "it is no image in a known format (JPEG, PNG, WebP, TIFF and AVIF are)");
+    }
+
+    // Kinds that do not look like TIFF: Fujifilm, Panasonic, Olympus, Canon, Sigma, Minolta.
+    private static bool IsCameraRaw(ReadOnlySpan<byte> head) =>
+        head.StartsWith("FUJIFILMCCD-RAW"u8) || head.StartsWith("IIU\0"u8) || head.StartsWith("IIRO"u8) || head.StartsWith("IIRS"u8) || head.StartsWith("MMOR"u8)
+        || (head.Length >= 14 && head.StartsWith("II\x1A\0"u8) && head[6..].StartsWith("HEAPCCDR"u8)) || head.StartsWith("FOVb"u8) || head.StartsWith("\0MRM"u8)
+        || (head.Length >= 12 && head[4..].StartsWith("ftypcrx "u8));
+
+    private static bool IsJpeg(ReadOnlySpan<byte> head) => head.Length >= 3 && head[0] == 0xFF && head[1] == 0xD8 && head[2] == 0xFF;
+
+    private static FileStream OpenFile(string path)
+    {
         try
         {
             if (Directory.Exists(path))
                 throw new ImageRefusedException(path, "this is a folder, not an image");
-            using FileStream file = new(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete, 1);
-            int length = file.ReadAtLeast(head, head.Length, throwOnEndOfStream: false);
-            if (length == 0)
-                throw new ImageRefusedException(path, "the file is empty");
-            head = head[..length];
-            if (head.StartsWith(PngSignature))
-                return CheckPng(path, file, head, limits);
+            return new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete, 1);
         }
         catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
         {
@@ -159,16 +352,19 @@ public static class ImageFile
         {
             throw new ImageRefusedException(path, "the file cannot be opened", e);
         }
+    }
 
-        if (head.Length >= 3 && head[0] == 0xFF && head[1] == 0xD8 && head[2] == 0xFF)
-            return "jpeg";
-        if (head.Length >= 12 && head.StartsWith("RIFF"u8) && head[8..].StartsWith("WEBP"u8))
-            return "webp";
-        if (head.StartsWith("II*\0"u8) || head.StartsWith("MM\0*"u8) || head.StartsWith("II+\0"u8) || head.StartsWith("MM\0+"u8))
-            return "tiff";
-        if (head.Length >= 12 && head[4..].StartsWith("ftyp"u8))
-            return "heif";
-        throw new ImageRefusedException(path, "it is no image in a known format (JPEG, PNG, WebP, TIFF and AVIF are)");
+    private static Span<byte> Head(FileStream file, string path, Span<byte> head)
+    {
+        try
+        {
+            int length = file.ReadAtLeast(head, head.Length, throwOnEndOfStream: false);
+            return length > 0 ? head[..length] : throw new ImageRefusedException(path, "the file is empty");
+        }
+        catch (IOException e)
+        {
+            throw new ImageRefusedException(path, "the file cannot be read", e);
+        }
     }
 
     private static string CheckPng(string path, FileStream file, ReadOnlySpan<byte> head, ImageLimits limits)

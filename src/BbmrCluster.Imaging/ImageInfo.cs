@@ -16,9 +16,9 @@ public sealed record ImageInfo(int Width, int Height, int ColourChannels, bool H
 
 /// <summary>Metadata carried, never applied: values are processed as stored.</summary>
 /// <param name="Icc">ICC profile bytes.</param>
-/// <param name="Exif">EXIF block as libvips stores it.</param>
+/// <param name="Exif">EXIF block from its byte order mark; containers of version 0.1 may have the head of JPEG before it.</param>
 /// <param name="Xmp">XMP packet.</param>
-/// <param name="Iptc">IPTC block.</param>
+/// <param name="Iptc">IPTC records (IIM); containers of version 0.1 may have the coats of Photoshop around them.</param>
 /// <param name="Orientation">EXIF orientation 1 to 8; 1 when the file does not say.</param>
 /// <param name="PixelsPerMillimetreX">Horizontal resolution; 0 when unknown.</param>
 /// <param name="PixelsPerMillimetreY">Vertical resolution; 0 when unknown.</param>
@@ -26,7 +26,24 @@ public sealed record ImageMetadata(byte[]? Icc, byte[]? Exif, byte[]? Xmp, byte[
 {
     /// <summary>No metadata.</summary>
     public static ImageMetadata None { get; } = new(null, null, null, null, 1, 0, 0);
+
+    /// <summary>Colours of high dynamic range by numbers (ITU-T H.273): primaries, transfer, matrix 0, full range 1. Null for all others.</summary>
+    public byte[]? Cicp { get; init; }
+
+    /// <summary>Texts with a keyword, as PNG has them; a comment of a JPEG is one with the keyword Comment.</summary>
+    public IReadOnlyList<ImageText> Texts { get; init; } = [];
+
+    /// <summary>
+    /// What whoever keeps the outputs should know about the source: harmless oddities, and what it has that is left behind. One sentence each, without a
+    /// full stop.
+    /// </summary>
+    public IReadOnlyList<string> Notes { get; init; } = [];
 }
+
+/// <summary>A text about a picture.</summary>
+/// <param name="Keyword">What it is: Author, Copyright, Comment, ...</param>
+/// <param name="Text">The text.</param>
+public sealed record ImageText(string Keyword, string Text);
 
 /// <summary>Bounds checked from the header, before any pixel is decoded or allocated.</summary>
 /// <param name="MaxPixels">Width x height, pixels.</param>

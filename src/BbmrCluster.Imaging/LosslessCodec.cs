@@ -68,7 +68,7 @@ public static class LosslessCodec
             if (image.Width != width || image.Height != height || (image.Bands != channels && !repeated)
                 || image.Format != (bitDepth == 8 ? Enums.BandFormat.Uchar : Enums.BandFormat.Ushort))
             {
-                throw new InvalidDataException($"The picture is {image.Width}x{image.Height} pixels of {image.Bands} samples ({image.Format}), expected were {width}x{height} of {channels} ({bitDepth} bits).");
+                throw new InvalidDataException("The picture is {image.Width}x{image.Height} pixels of {image.Bands} samples ({image.Format}), expected were {width}x{height} of {channels} ({bitDepth} bits).");
             }
 
             using Image wanted = repeated ? image[0] : image.Copy();
@@ -77,7 +77,7 @@ public static class LosslessCodec
         }
         catch (VipsException e)
         {
-            throw new InvalidDataException($"The picture cannot be decoded ({ImageFile.FirstLine(e)}).", e);
+            throw new InvalidDataException("The picture cannot be decoded.", e);
         }
     }
 

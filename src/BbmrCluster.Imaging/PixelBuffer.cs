@@ -61,6 +61,16 @@ public sealed class PixelBuffer
         ? MemoryMarshal.Cast<byte, ushort>(Data.AsSpan())
         : throw new InvalidOperationException("The buffer holds 8-bit samples.");
 
+    /// <summary>Copies without the channels from a number on.</summary>
+    internal PixelBuffer Without(int channels)
+    {
+        PixelBuffer part = new(Width, Height, channels, BitDepth);
+        int from = Channels * (BitDepth / 8), to = channels * (BitDepth / 8);
+        for (int i = 0; i < Width * Height; i++)
+            Data.AsSpan(i * from, to).CopyTo(part.Data.AsSpan(i * to));
+        return part;
+    }
+
     /// <summary>Copies a rectangle.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The rectangle does not lie inside the buffer.</exception>
     public PixelBuffer Crop(int x, int y, int width, int height)

@@ -13,6 +13,7 @@ namespace BbmrCluster.Imaging;
 public static partial class VipsRuntime
 {
     private static readonly Lock Gate = new();
+    private static readonly ReaderWriterLockSlim Calls = new(LockRecursionPolicy.SupportsRecursion);
     private static bool s_ready;
 
     /// <summary>Version of the loaded libvips, "8.18.7".</summary>
@@ -64,6 +65,57 @@ public static partial class VipsRuntime
             Volatile.Write(ref s_ready, true);
         }
     }
+
+    /// <summary>
+    /// Calls libvips. It keeps the texts of errors and warnings in one place for the whole process, so an exception's text may be
+    /// that of another file: see <see cref="ReasonOf"/>.
+    /// </summary>
+    internal static T Call<T>(Func<T> call)
+    {
+        Prepare();
+        Calls.EnterReadLock();
+        try
+        {
+            return call();
+        }
+        finally
+        {
+            Calls.ExitReadLock();
+        }
+    }
+
+    /// <summary>
+    /// Says why something failed in libvips: does it again while nobody else calls libvips, so that the text is its own. Takes as long as
+    /// the failure did and holds up the others meanwhile; where those do not come to an end it gives up.
+    /// </summary>
+    /// <param name="attempt">What failed, from its beginning.</param>
+    /// <returns>A part of a sentence without a full stop; null when it does not fail now or fails without a word.</returns>
+    internal static string? ReasonOf(Action attempt)
+    {
+        if (!Calls.TryEnterWriteLock(TimeSpan.FromSeconds(10)))
+            return null;
+        try
+        {
+            ClearErrors();
+            attempt();
+            return null;
+        }
+        catch (VipsException e)
+        {
+            // "unable to call pngload\nVipsForeignLoad: reason\nreason again": the lines after the first say why.
+            string? line = e.Message.Split('\n', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries)
+                .FirstOrDefault(l => !l.StartsWith("unable to ", StringComparison.Ordinal));
+            int colon = line?.IndexOf(": ", StringComparison.Ordinal) ?? -1;
+            return (colon > 0 && colon < line!.Length - 2 ? line[(colon + 2)..] : line)?.TrimEnd('.');
+        }
+        finally
+        {
+            Calls.ExitWriteLock();
+        }
+    }
+
+    [LibraryImport("libvips.so.42", EntryPoint = "vips_error_clear")]
+    private static partial void ClearErrors();
 
     private static void SetEnvironment(string name, string value)
     {

@@ -18,6 +18,7 @@ internal sealed class FinishStage(StageContext context)
     private readonly IReadOnlyList<StripBlobs> _strips = context.Work.Strips;
     private readonly List<OutputFile> _outputs = [];
     private readonly List<KeptStrip> _final = [];
+    private readonly List<string> _notes = [];
     private bool _storesAlpha;
 
     private bool Measures => _job.Kind != JobKind.Upscale && _job.Reconstructs;
@@ -138,7 +139,7 @@ internal sealed class FinishStage(StageContext context)
         string path = _job.Outputs.Image!, temporary = Temporary(path);
         var info = new ImageInfo(_facts.Width, _facts.Height, _facts.ColourChannels, _facts.HasAlpha, _facts.BitDepth, _facts.Format, context.Metadata);
         string[] files = [.. _final.Select(strip => strip.File ?? context.Blobs.LocalFile(strip.Blob!, context.Scratch))];
-        context.Busy(() => ImageEncoder.Encode(temporary, info, files, EncodeOptions.Default));
+        _notes.AddRange(context.Busy(() => ImageEncoder.Encode(temporary, info, files, new EncodeOptions(Mark: true))));
         context.Busy(() => Verify(temporary, info));
         Add(path);
     }
@@ -284,6 +285,7 @@ internal sealed class FinishStage(StageContext context)
                     .Select(group => (group.Key, Calls: group.Sum(call => call.Calls), Blocks: group.Sum(call => call.Blocks)))
                     .Select(sum => new DeviceCallReport(sum.Key.Purpose, sum.Key.Scale, sum.Calls, sum.Blocks, sum.Calls == 0 ? 0 : (double)sum.Blocks / sum.Calls))],
                 tally.PrecisionRetries, tally.SmallerBatches, tally.BisectedLeases),
+            Notes = [.. context.Metadata.Notes.Concat(_notes).Distinct(StringComparer.Ordinal)],
             QuarantinedBlocks = context.Work.Quarantined,
             Fingerprint = Fingerprint.Of(_job, _facts.SourceBytes, _facts.SourceModified, _facts.SourceSha256),
             Outputs = [.. _outputs.Select(output => new OutputReport(Path.GetFileName(output.Path), output.Length, output.Sha256))],

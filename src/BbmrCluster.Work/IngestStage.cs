@@ -15,7 +15,9 @@ internal static class IngestStage
         ImageJob job = context.Job;
         if (Begin(context) is not { } source)
             return;
-        ImageInfo info = ImageFile.Probe(job.Source, job.Limits);
+        // A JPEG is judged as a whole before anything else happens; pixels are decoded strip by strip below.
+        using StripReader reader = context.Busy(() => StripReader.Open(job.Source, job.Limits, BlockGrid.DefaultBlockSize, context.Scratch));
+        ImageInfo info = reader.Info;
         if (job.Kind == JobKind.Rescale && ImageEncoder.WhyNot(job.Outputs.Image!, info) is { } reason)
             throw Permanent(job, reason, "refused");
         ImageFacts facts = Facts(context, source, info, out bool isNew);
@@ -24,11 +26,10 @@ internal static class IngestStage
         var known = isNew ? [] : context.Work.Strips.Where(strip => strip.Raw is not null).ToDictionary(strip => strip.Strip);
         if (known.Count < facts.Grid.Strips)
         {
-            // A file that its codec cannot stream is decoded as a whole when it is opened.
-            using StripReader reader = context.Busy(() => StripReader.Open(job.Source, job.Limits, facts.Grid.BlockSize, context.Scratch));
             if (reader.Info.Width != facts.Width || reader.Info.Height != facts.Height || reader.Info.BitDepth != facts.BitDepth)
                 throw Changed(job);
-            for (int strip = 0; reader.ReadNext() is { } raw; strip++)
+            // A file that its codec cannot stream is decoded as a whole with the first strip.
+            for (int strip = 0; context.Busy(reader.ReadNext) is { } raw; strip++)
             {
                 context.Cancellation.ThrowIfCancellationRequested();
                 context.Report(known.ContainsKey(strip) ? new Working() : new StripIngested(new StripBlobs(strip, Raw: context.Write("raw", strip, raw.Data))));

@@ -100,6 +100,9 @@ public sealed record JobReport
     /// <summary>Blocks that could not be scored and got the fallback scale.</summary>
     public required IReadOnlyList<int> QuarantinedBlocks { get; init; }
 
+    /// <summary>What whoever keeps the outputs should know: oddities of the source, and what of it the outputs do not hold.</summary>
+    public IReadOnlyList<string> Notes { get; init; } = [];
+
     /// <summary>What must be equal for the outputs to be those of another run.</summary>
     public required Fingerprint Fingerprint { get; init; }
 

@@ -68,8 +68,10 @@ internal static class ContainerCommands
             if (ImageEncoder.WhyNot(target, new ImageInfo(reader.Header.Width / at, reader.Header.Height / at, reader.Header.ColourChannels, HasAlpha: false, reader.Header.BitDepth, "", reader.Header.Metadata)) is { } reason)
                 throw new UserErrorException($"{target}: {reason}.");
             using var temporary = TemporaryFile.For(target, parsed.GetValue(force), path);
-            (int width, int height) = Preview.Write(reader, at, temporary.Path);
+            (int width, int height, IReadOnlyList<string> notes) = Preview.Write(reader, at, temporary.Path);
             temporary.Commit();
+            foreach (string note in notes)
+                services.Terminal.Message($"{path}: note: {note}");
             services.Terminal.Result(string.Create(CultureInfo.InvariantCulture, $"{target}: {width}x{height} pixels, 1/{at} of {reader.Header.Width}x{reader.Header.Height}"));
             services.Terminal.Json(new { input = path, output = target, width, height, scale = at });
             return ExitCodes.Done;

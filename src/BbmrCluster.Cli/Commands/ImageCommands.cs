@@ -110,17 +110,18 @@ internal static class ImageCommands
     internal static PixelBuffer Load(string path, out ImageInfo info)
     {
         Files.Readable(path);
-        info = ImageFile.Probe(path, ImageLimits.Default);
-        return ImageFile.Load(path, ImageLimits.Default, Path.GetTempPath());
+        return ImageFile.Load(path, ImageLimits.Default, Path.GetTempPath(), out info);
     }
 
     internal static int Save(string from, string to, bool force, PixelBuffer result, ImageInfo source, Terminal terminal)
     {
         CheckOutput(to, source with { Width = result.Width, Height = result.Height });
         using var temporary = TemporaryFile.For(to, force, from);
-        ImageEncoder.Encode(temporary.Path, result, source.Metadata, EncodeOptions.Default);
+        string[] notes = [.. source.Metadata.Notes.Concat(ImageEncoder.Encode(temporary.Path, result, source.Metadata, EncodeOptions.Default)).Distinct(StringComparer.Ordinal)];
         temporary.Commit();
-        terminal.Json(new { input = from, output = to, width = result.Width, height = result.Height });
+        terminal.Json(new { input = from, output = to, width = result.Width, height = result.Height, notes = notes.Length > 0 ? notes : null });
+        foreach (string note in notes)
+            terminal.Message($"{from}: note: {note}");
         terminal.Result(string.Create(CultureInfo.InvariantCulture, $"{to}: {result.Width}x{result.Height} pixels from {source.Width}x{source.Height}"));
         return ExitCodes.Done;
     }

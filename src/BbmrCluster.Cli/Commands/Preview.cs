@@ -11,8 +11,8 @@ internal static class Preview
     /// <param name="reader">The container.</param>
     /// <param name="scale">One of its scales.</param>
     /// <param name="path">Output; the extension chooses the format.</param>
-    /// <returns>Size in pixels: ceil(image / scale).</returns>
-    public static (int Width, int Height) Write(ContainerReader reader, int scale, string path)
+    /// <returns>Size in pixels: ceil(image / scale); and what of the metadata the file does not hold.</returns>
+    public static (int Width, int Height, IReadOnlyList<string> Notes) Write(ContainerReader reader, int scale, string path)
     {
         ContainerHeader header = reader.Header;
         BlockGrid grid = header.Grid;
@@ -35,8 +35,7 @@ internal static class Preview
                     block.Data.AsSpan(row * block.RowBytes, columns * channels * sampleBytes).CopyTo(preview.Data.AsSpan(((y + row) * preview.RowBytes) + (x * channels * sampleBytes)));
             }
         }
-        ImageEncoder.Encode(path, preview, header.Metadata, EncodeOptions.Default);
-        return (width, height);
+        return (width, height, ImageEncoder.Encode(path, preview, header.Metadata, EncodeOptions.Default));
     }
 
     // Grey blocks come with their channel three times.

@@ -164,6 +164,8 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
             _terminal.Problem($"{line.Input}: {line.Error}");
         else if (line.State != "interrupted")
             _terminal.Result(line.ToString());
+        foreach (string note in line.Notes ?? [])
+            _terminal.Message($"{line.Input}: note: {note}");
     }
 
     private string NameOf(ImageId id) => _open.TryGetValue(id, out ImageJob? job) ? job.DisplayName : id.Value;

@@ -76,6 +76,10 @@ internal sealed record ImageLine(string Input, string State)
     [JsonPropertyOrder(3)]
     public long? ImageBytes { get; init; }
 
+    /// <summary>What whoever keeps the outputs should know; null where there is nothing to tell.</summary>
+    [JsonPropertyOrder(3)]
+    public IReadOnlyList<string>? Notes { get; init; }
+
     /// <summary>Files made, absolute, the report last.</summary>
     [JsonPropertyOrder(3)]
     public IReadOnlyList<string>? Outputs { get; init; }
@@ -102,6 +106,7 @@ internal sealed record ImageLine(string Input, string State)
         SourceBytes = report.SourceBytes,
         ContainerBytes = report.ContainerBytes,
         ImageBytes = report.ImageBytes,
+        Notes = report.Notes.Count > 0 ? report.Notes : null,
         Outputs = [.. OutputNaming.FilesOf(outputs, report.Kind)],
     };
 

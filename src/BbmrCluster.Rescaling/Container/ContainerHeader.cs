@@ -232,6 +232,10 @@ public static class MetadataCodec
             PixelsPerMillimetreX = metadata.PixelsPerMillimetreX,
             PixelsPerMillimetreY = metadata.PixelsPerMillimetreY,
         };
+        wire.Notes.AddRange(metadata.Notes);
+        wire.Texts.AddRange(metadata.Texts.Select(text => new Wire.Text { Keyword = text.Keyword, Text_ = text.Text }));
+        if (metadata.Cicp is { } cicp)
+            wire.Cicp = ByteString.CopyFrom(cicp);
         if (metadata.Icc is { } icc)
             wire.Icc = ByteString.CopyFrom(icc);
         if (metadata.Exif is { } exif)
@@ -246,5 +250,10 @@ public static class MetadataCodec
     internal static ImageMetadata FromWire(Wire.Metadata wire) => new(
         wire.HasIcc ? wire.Icc.ToByteArray() : null, wire.HasExif ? wire.Exif.ToByteArray() : null,
         wire.HasXmp ? wire.Xmp.ToByteArray() : null, wire.HasIptc ? wire.Iptc.ToByteArray() : null,
-        (int)Math.Min(wire.Orientation, int.MaxValue), wire.PixelsPerMillimetreX, wire.PixelsPerMillimetreY);
+        (int)Math.Min(wire.Orientation, int.MaxValue), wire.PixelsPerMillimetreX, wire.PixelsPerMillimetreY)
+    {
+        Notes = [.. wire.Notes],
+        Texts = [.. wire.Texts.Select(text => new ImageText(text.Keyword, text.Text_))],
+        Cicp = wire.HasCicp ? wire.Cicp.ToByteArray() : null,
+    };
 }
