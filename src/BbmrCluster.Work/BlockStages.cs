@@ -22,14 +22,14 @@ internal static class BlockStages
                 StripPixels.CutBlock(raw, block % grid.Columns, context.Facts.ColourChannels, grid.BlockSize, batch.Block(block - work.FirstBlock));
         }
         BlockExtent[] extents = [.. Enumerable.Range(work.FirstBlock, work.BlockCount).Select(grid.ExtentOf)];
-        double[,] sse = context.Engine.Scorer.Score(batch, extents, context.Job.Engine.Scales);
+        double[,] sse = context.Engine.Scorer.Score(batch, extents, context.Job.Parameters.Engine.Scales);
         context.Report(new BlocksScored(work.FirstBlock, sse));
     }
 
     /// <summary>Downscales the blocks of all leased strips scale by scale and packs each strip.</summary>
     public static void Pack(StageContext context)
     {
-        ScaleSet scales = context.Job.Engine.Scales;
+        ScaleSet scales = context.Job.Parameters.Engine.Scales;
         // Bounded by the lease: some 64 blocks, or one strip of a very wide image.
         var strips = context.Work.Strips.Select(strip => (Strip: strip, Raw: context.ReadRaw(strip))).ToList();
         var lr = new BlockBatch[scales.Count];

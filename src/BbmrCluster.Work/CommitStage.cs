@@ -25,7 +25,7 @@ public static class CommitStage
     /// <summary>Deletes all temporary outputs of a job, also those that it left behind when it had other parameters.</summary>
     public static void Sweep(ImageJob job)
     {
-        foreach (string folder in OutputNaming.FilesOf(job.Outputs, job.Kind).Select(file => Path.GetDirectoryName(file)!).Distinct(StringComparer.Ordinal).Where(Directory.Exists))
+        foreach (string folder in OutputNaming.FilesOf(job.Outputs, job.Parameters.Kind).Select(file => Path.GetDirectoryName(file)!).Distinct(StringComparer.Ordinal).Where(Directory.Exists))
         {
             string prefix = $"{TemporaryPrefix}{Owner(job)}-";
             foreach (string file in Directory.EnumerateFiles(folder, $"{prefix}*{TemporarySuffix}*").ToList())

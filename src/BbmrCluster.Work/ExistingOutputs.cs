@@ -13,10 +13,10 @@ internal static class ExistingOutputs
     public static string? Check(ImageJob job, CancellationToken cancellation)
     {
         RefuseInputAsOutput(job);
-        string[] files = [.. OutputNaming.FilesOf(job.Outputs, job.Kind)];
+        string[] files = [.. OutputNaming.FilesOf(job.Outputs, job.Parameters.Kind)];
         if (files.FirstOrDefault(Directory.Exists) is { } folder)
             throw Conflict(job, $"{folder} is a folder");
-        if (job.Force || !files.Any(File.Exists))
+        if (job.Parameters.Force || !files.Any(File.Exists))
             return null;
         string there = files.First(File.Exists);
         if (JobReport.Load(job.Outputs.Report, out string text) is not { } report)
@@ -44,7 +44,7 @@ internal static class ExistingOutputs
     /// </summary>
     public static bool MayReplace(ImageJob job, string file, CancellationToken cancellation)
     {
-        if (job.Force || !File.Exists(file))
+        if (job.Parameters.Force || !File.Exists(file))
             return true;
         if (JobReport.Load(job.Outputs.Report, out _) is not { } report || report.Fingerprint.DiffersFrom(job) is not null)
             return false;
@@ -58,7 +58,7 @@ internal static class ExistingOutputs
     /// <summary>Refuses an output that is the source, whatever links lead there.</summary>
     public static void RefuseInputAsOutput(ImageJob job)
     {
-        foreach (string file in OutputNaming.FilesOf(job.Outputs, job.Kind))
+        foreach (string file in OutputNaming.FilesOf(job.Outputs, job.Parameters.Kind))
         {
             if (file == job.Source || FileSystem.IsSameFile(file, job.Source))
                 throw new StageFailedException(FailureClass.Permanent, $"{job.DisplayName}: its output {file} is the input itself; name another output directory") { Code = "output_is_input" };

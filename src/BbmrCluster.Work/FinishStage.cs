@@ -21,9 +21,9 @@ internal sealed class FinishStage(StageContext context)
     private readonly List<string> _notes = [];
     private bool _storesAlpha;
 
-    private bool Measures => _job.Kind != JobKind.Upscale && _job.Reconstructs;
+    private bool Measures => _job.Parameters.Kind != JobKind.Upscale && _job.Parameters.Reconstructs;
 
-    private bool WritesImage => _job.Kind != JobKind.Downscale;
+    private bool WritesImage => _job.Parameters.Kind != JobKind.Downscale;
 
     public void Run()
     {
@@ -34,19 +34,19 @@ internal sealed class FinishStage(StageContext context)
             throw IngestStage.Changed(_job);
         try
         {
-            Measured? measured = _job.Reconstructs ? Reconstructed() : null;
-            if (_job.Kind != JobKind.Upscale)
+            Measured? measured = _job.Parameters.Reconstructs ? Reconstructed() : null;
+            if (_job.Parameters.Kind != JobKind.Upscale)
                 WriteContainer(measured);
             if (WritesImage)
                 WriteImage();
-            if (_job.Kind != JobKind.Upscale && _job.Outputs.AllocationPicture is { } picture)
+            if (_job.Parameters.Kind != JobKind.Upscale && _job.Outputs.AllocationPicture is { } picture)
                 WritePicture(picture);
             string report = WriteReport(measured);
             context.Report(new OutputsPrepared(_outputs, report));
         }
         catch
         {
-            foreach (string file in OutputNaming.FilesOf(_job.Outputs, _job.Kind).Select(Temporary).Where(File.Exists))
+            foreach (string file in OutputNaming.FilesOf(_job.Outputs, _job.Parameters.Kind).Select(Temporary).Where(File.Exists))
                 File.Delete(file);
             throw;
         }
@@ -82,7 +82,7 @@ internal sealed class FinishStage(StageContext context)
             {
                 Border border = Join(strip, rows, nextRows);
                 border.CopyInto(rows, nextRows);
-                if (_job.Kind == JobKind.Rescale)
+                if (_job.Parameters.Kind == JobKind.Rescale)
                     uniform += UniformBorder(strip, border, rows, nextRows).SquaredErrorAgainst(raw!, nextRaw!, _facts);
             }
             if (Measures)
@@ -99,8 +99,8 @@ internal sealed class FinishStage(StageContext context)
         if (!Measures)
             return new Measured(null, null, null);
         ImageQuality result = quality!.Result();
-        double? uniformPsnr = _job.Kind != JobKind.Rescale ? null
-            : !context.Scales.AsSpan().ContainsAnyExcept((byte)_job.Engine.Scales.MiddleIndex) ? result.PsnrY
+        double? uniformPsnr = _job.Parameters.Kind != JobKind.Rescale ? null
+            : !context.Scales.AsSpan().ContainsAnyExcept((byte)_job.Parameters.Engine.Scales.MiddleIndex) ? result.PsnrY
             : Metrics.Psnr(uniform, (long)_facts.Width * _facts.Height);
         return new Measured(sse, result, uniformPsnr);
     }
@@ -174,8 +174,8 @@ internal sealed class FinishStage(StageContext context)
         for (int strip = 0; strip < _strips.Count && _facts.HasAlpha && !_storesAlpha; strip++)
             _storesAlpha = StripPacker.StoresAlpha(context.Read(_strips[strip].Packed, "packed blocks", strip));
         var header = new ContainerHeader(
-            _facts.Width, _facts.Height, _facts.Grid.BlockSize, _job.Engine.Scales, _job.Rate, _job.Allocator, _job.Engine.Scorer, _job.Engine.Downscaler,
-            _job.Engine.Network, _job.Engine.Precision, _job.WeightHashes,
+            _facts.Width, _facts.Height, _facts.Grid.BlockSize, _job.Parameters.Engine.Scales, _job.Parameters.Rate, _job.Parameters.Allocator, _job.Parameters.Engine.Scorer, _job.Parameters.Engine.Downscaler,
+            _job.Parameters.Engine.Network, _job.Parameters.Engine.Precision, _job.Parameters.WeightHashes,
             new ContainerSource(Path.GetFileName(_job.Source), _facts.SourceBytes, _facts.SourceSha256, _facts.Format),
             _facts.BitDepth, _facts.ColourChannels, !_facts.HasAlpha ? AlphaKind.None : _storesAlpha ? AlphaKind.Stored : AlphaKind.Opaque, context.Metadata);
         ContainerWriter.Write(temporary, header, context.Scales, Quality(measured?.Sse),
@@ -191,11 +191,11 @@ internal sealed class FinishStage(StageContext context)
 
     private RecordedQuality Quality(double[]? measured)
     {
-        string weights = string.Join(' ', _job.WeightHashes.OrderBy(pair => pair.Key, StringComparer.Ordinal).Select(pair => $"{pair.Key}={pair.Value[..16]}"));
+        string weights = string.Join(' ', _job.Parameters.WeightHashes.OrderBy(pair => pair.Key, StringComparer.Ordinal).Select(pair => $"{pair.Key}={pair.Value[..16]}"));
         if (measured is not null)
-            return new RecordedQuality(QualityKind.Measured, $"{_job.Engine.Network} {_job.Engine.Precision} {weights}".TrimEnd(), measured);
+            return new RecordedQuality(QualityKind.Measured, $"{_job.Parameters.Engine.Network} {_job.Parameters.Engine.Precision} {weights}".TrimEnd(), measured);
         double[] scores = context.Work.Scores ?? throw new InvalidOperationException("A finish has no scores.");
-        return new RecordedQuality(QualityKind.Estimated, $"{_job.Engine.Scorer} {_job.Engine.Precision} {weights}".TrimEnd(),
+        return new RecordedQuality(QualityKind.Estimated, $"{_job.Parameters.Engine.Scorer} {_job.Parameters.Engine.Precision} {weights}".TrimEnd(),
             Enumerable.Range(0, scores.Length).All(block => IsScored(scores, block)) ? scores : WithoutNetwork(scores));
     }
 
@@ -220,7 +220,7 @@ internal sealed class FinishStage(StageContext context)
             {
                 BlockBatch lr = stored.ByScale[scaleIndex[column]];
                 int position = scaleIndex[..column].Count(scaleIndex[column]);
-                Bicubic.UpscaleBlocks(lr.Block(position), lr.Side, _job.Engine.Scales[scaleIndex[column]], upscaled);
+                Bicubic.UpscaleBlocks(lr.Block(position), lr.Side, _job.Parameters.Engine.Scales[scaleIndex[column]], upscaled);
                 for (int i = 0; i < made.Length; i++)
                     made[i] = (ushort)Math.Clamp(MathF.Floor(upscaled[i] + 0.5f), 0, lr.MaxValue);
                 StripPixels.CutBlock(raw, column, _facts.ColourChannels, side, reference);
@@ -237,26 +237,26 @@ internal sealed class FinishStage(StageContext context)
         string[] files = [.. _strips.Select(strip => context.Blobs.LocalFile(strip.Raw ?? throw new InvalidOperationException($"A finish lacks the raw samples of strip {strip.Strip}."), context.Scratch))];
         string temporary = Temporary(path);
         byte[] scales = context.Scales;
-        context.Busy(() => AllocationPicture.Render(temporary, info, files, _facts.Grid.BlockSize, _job.Engine.Scales.Scales, scales));
+        context.Busy(() => AllocationPicture.Render(temporary, info, files, _facts.Grid.BlockSize, _job.Parameters.Engine.Scales.Scales, scales));
         Add(path);
     }
 
     private string WriteReport(Measured? measured)
     {
         JobTally tally = context.Work.Tally;
-        ScaleSet scales = _job.Engine.Scales;
+        ScaleSet scales = _job.Parameters.Engine.Scales;
         BlockGrid grid = _facts.Grid;
         int[] counts = new int[scales.Count];
         foreach (byte index in context.Scales)
             counts[index]++;
         long blockPixels = (long)grid.BlockSize * grid.BlockSize, pixels = (long)_facts.Width * _facts.Height;
         long lrPixels = counts.Select((count, index) => count * (blockPixels / scales[index] / scales[index])).Sum();
-        long containerBytes = _job.Kind == JobKind.Upscale ? _facts.SourceBytes : _outputs.Single(output => output.Path == _job.Outputs.Container).Length;
+        long containerBytes = _job.Parameters.Kind == JobKind.Upscale ? _facts.SourceBytes : _outputs.Single(output => output.Path == _job.Outputs.Container).Length;
         double[]? scores = context.Work.Scores;
         var report = new JobReport
         {
             Input = _job.DisplayName,
-            Kind = _job.Kind,
+            Kind = _job.Parameters.Kind,
             Width = _facts.Width,
             Height = _facts.Height,
             Blocks = grid.Count,
@@ -280,7 +280,7 @@ internal sealed class FinishStage(StageContext context)
             Allocation = tally.AllocationMethod is { } method
                 ? new AllocationReport(method, tally.AllocationSse, tally.AllocationDualBound, Gap(tally.AllocationSse, tally.AllocationDualBound))
                 : null,
-            Device = new DeviceReport(_job.DeviceClass,
+            Device = new DeviceReport(_job.Parameters.DeviceClass,
                 [.. tally.Calls.GroupBy(call => (call.Purpose, call.Scale)).OrderBy(group => group.Key.Purpose, StringComparer.Ordinal).ThenBy(group => group.Key.Scale)
                     .Select(group => (group.Key, Calls: group.Sum(call => call.Calls), Blocks: group.Sum(call => call.Blocks)))
                     .Select(sum => new DeviceCallReport(sum.Key.Purpose, sum.Key.Scale, sum.Calls, sum.Blocks, sum.Calls == 0 ? 0 : (double)sum.Blocks / sum.Calls))],

@@ -16,9 +16,9 @@ internal static class IngestStage
         if (Begin(context) is not { } source)
             return;
         // A JPEG is judged as a whole before anything else happens; pixels are decoded strip by strip below.
-        using StripReader reader = context.Busy(() => StripReader.Open(job.Source, job.Limits, BlockGrid.DefaultBlockSize, context.Scratch));
+        using StripReader reader = context.Busy(() => StripReader.Open(job.Source, job.Parameters.Limits, BlockGrid.DefaultBlockSize, context.Scratch));
         ImageInfo info = reader.Info;
-        if (job.Kind == JobKind.Rescale && ImageEncoder.WhyNot(job.Outputs.Image!, info) is { } reason)
+        if (job.Parameters.Kind == JobKind.Rescale && ImageEncoder.WhyNot(job.Outputs.Image!, info) is { } reason)
             throw Permanent(job, reason, "refused");
         ImageFacts facts = Facts(context, source, info, out bool isNew);
 
@@ -43,7 +43,7 @@ internal static class IngestStage
         ImageJob job = context.Job;
         if (Begin(context) is not { } source)
             return;
-        using ContainerReader reader = ContainerReader.Open(job.Source, job.Limits);
+        using ContainerReader reader = ContainerReader.Open(job.Source, job.Parameters.Limits);
         ContainerHeader header = reader.Header;
         RequireSameNetwork(job, header);
         var info = new ImageInfo(header.Width, header.Height, header.ColourChannels, header.Alpha != AlphaKind.None, header.BitDepth, header.Source.Format, header.Metadata);
@@ -115,7 +115,7 @@ internal static class IngestStage
     {
         try
         {
-            foreach (string file in OutputNaming.FilesOf(job.Outputs, job.Kind))
+            foreach (string file in OutputNaming.FilesOf(job.Outputs, job.Parameters.Kind))
                 Directory.CreateDirectory(Path.GetDirectoryName(file)!);
             // Better to know now than after the work that nothing can be written there.
             string probe = CommitStage.TemporaryPath(job, CommitStage.NewMark(attempt), job.Outputs.Report);
@@ -132,14 +132,14 @@ internal static class IngestStage
     {
         if (header.BlockSize != BlockGrid.DefaultBlockSize)
             throw Permanent(job, $"it has blocks of {header.BlockSize} pixels and this program reconstructs blocks of {BlockGrid.DefaultBlockSize}", "refused");
-        if (!header.Scales.Equals(job.Engine.Scales))
-            throw Permanent(job, $"it was made with the scales {header.Scales}, not {job.Engine.Scales}", "refused");
-        if (job.AllowOtherWeights)
+        if (!header.Scales.Equals(job.Parameters.Engine.Scales))
+            throw Permanent(job, $"it was made with the scales {header.Scales}, not {job.Parameters.Engine.Scales}", "refused");
+        if (job.Parameters.AllowOtherWeights)
             return;
-        if (header.Network != job.Engine.Network)
-            throw Permanent(job, $"it was made for the network {header.Network}, not {job.Engine.Network} (--allow-other-weights takes it all the same)", "other_weights");
+        if (header.Network != job.Parameters.Engine.Network)
+            throw Permanent(job, $"it was made for the network {header.Network}, not {job.Parameters.Engine.Network} (--allow-other-weights takes it all the same)", "other_weights");
         // What the container pins beyond the weights of this job (its scorer's) has no part in a reconstruction.
-        if (job.WeightHashes.FirstOrDefault(pair => !header.WeightHashes.TryGetValue(pair.Key, out string? pinned) || pinned != pair.Value) is { Key: not null } other)
+        if (job.Parameters.WeightHashes.FirstOrDefault(pair => !header.WeightHashes.TryGetValue(pair.Key, out string? pinned) || pinned != pair.Value) is { Key: not null } other)
             throw Permanent(job, $"it was made with other weights than {other.Key} here (--allow-other-weights takes these all the same)", "other_weights");
     }
 

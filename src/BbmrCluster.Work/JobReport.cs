@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Work;
 
@@ -183,41 +184,32 @@ public sealed record Fingerprint(JobKind Kind, long SourceBytes, DateTime Source
 {
     /// <summary>The fingerprint of a job on a source.</summary>
     public static Fingerprint Of(ImageJob job, long sourceBytes, DateTime sourceModified, string sourceSha256) => new(
-        job.Kind, sourceBytes, sourceModified, sourceSha256, ParametersOf(job), new SortedDictionary<string, string>(job.WeightHashes.ToDictionary(StringComparer.Ordinal), StringComparer.Ordinal));
+        job.Parameters.Kind, sourceBytes, sourceModified, sourceSha256, ParametersOf(job), job.Parameters.WeightHashes);
 
     /// <summary>
     /// What differs from a job apart from the source, as words for a message; null when nothing does.
     /// </summary>
     public string? DiffersFrom(ImageJob job)
     {
-        if (Kind != job.Kind)
+        if (Kind != job.Parameters.Kind)
             return $"by a {Kind.ToString().ToLowerInvariant()}";
         var wanted = ParametersOf(job);
         string[] changed = [.. wanted.Keys.Union(Parameters.Keys, StringComparer.Ordinal).Where(name => wanted.GetValueOrDefault(name) != Parameters.GetValueOrDefault(name)).Order(StringComparer.Ordinal)];
         if (changed.Length > 0)
             return $"with another {string.Join(", ", changed)}";
-        return WeightHashes.Count == job.WeightHashes.Count && WeightHashes.All(pair => job.WeightHashes.TryGetValue(pair.Key, out string? hash) && hash == pair.Value)
-            ? null
-            : "with other weights";
+        return job.Parameters.WeightHashes.Equals(new WeightHashes(WeightHashes)) ? null : "with other weights";
     }
 
     private static SortedDictionary<string, string> ParametersOf(ImageJob job)
     {
-        var parameters = new SortedDictionary<string, string>(StringComparer.Ordinal)
-        {
-            ["network"] = job.Engine.Network,
-            ["precision"] = job.Engine.Precision,
-            ["scales"] = job.Engine.Scales.ToString(),
-        };
-        if (job.Kind != JobKind.Upscale)
-        {
-            parameters["scorer"] = job.Engine.Scorer;
-            parameters["downscaler"] = job.Engine.Downscaler;
-            parameters["allocator"] = job.Allocator;
-            parameters["rate"] = job.Rate.ToString(System.Globalization.CultureInfo.InvariantCulture);
-            parameters["measure"] = job.Measure ? "yes" : "no";
-        }
-        if (job.Kind != JobKind.Downscale)
+        JobKind kind = job.Parameters.Kind;
+        var parameters = new SortedDictionary<string, string>(StringComparer.Ordinal);
+        foreach (JobOption option in JobOption.Placed.Where(option => option.Decides.Has(kind)))
+            parameters[option.Name] = option.TextOf(job.Parameters) ?? "";
+        foreach ((JobOption option, string value) in JobOption.SetByName(job.Parameters).Where(one => one.Option.Decides.Has(kind)))
+            parameters[option.Name] = value;
+        // By the name that it has: reports of the first version say jpg.
+        if (kind != JobKind.Downscale)
             parameters["format"] = Path.GetExtension(job.Outputs.Image ?? "").TrimStart('.').ToLowerInvariant();
         return parameters;
     }

@@ -1,6 +1,7 @@
 using System.IO.Hashing;
 using System.Runtime.InteropServices;
 using System.Text;
+using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Work;
 

@@ -24,7 +24,7 @@ internal static class ReconstructStage
         IReconstructor reconstructor = context.Engine.Reconstructor;
         var results = reconstructor.Reconstruct(Batches(context, strips.Count, scaleIndex, unpacked.Select(strip => strip.ByScale).ToList()));
 
-        bool measuresGain = context.Job.Kind == JobKind.Rescale;
+        bool measuresGain = context.Job.Parameters.Kind == JobKind.Rescale;
         Dictionary<int, ReconstructedStrip> uniform = measuresGain ? Uniform(context, unpacked) : [];
         for (int i = 0; i < strips.Count; i++)
         {
@@ -69,7 +69,7 @@ internal static class ReconstructStage
     // Strips in which some block has another scale, with every block at the middle scale.
     private static Dictionary<int, ReconstructedStrip> Uniform(StageContext context, List<UnpackedStrip> unpacked)
     {
-        ScaleSet scales = context.Job.Engine.Scales;
+        ScaleSet scales = context.Job.Parameters.Engine.Scales;
         int middle = scales.MiddleIndex, columns = context.Facts.Grid.Columns;
         var chosen = new List<StripBlobs>();
         var byScale = new List<IReadOnlyList<BlockBatch>>();
@@ -96,7 +96,7 @@ internal static class ReconstructStage
     // Blocks that have the middle scale are taken as they are stored, the others are downscaled.
     private static BlockBatch AllAtMiddle(StageContext context, int strip, PixelBuffer raw, BlockBatch stored)
     {
-        ScaleSet scales = context.Job.Engine.Scales;
+        ScaleSet scales = context.Job.Parameters.Engine.Scales;
         ReadOnlySpan<byte> scaleIndex = context.ScalesOf(strip);
         var others = new List<(PixelBuffer, int)>();
         for (int column = 0; column < scaleIndex.Length; column++)
@@ -114,7 +114,7 @@ internal static class ReconstructStage
 
     private static LrStrips Batches(StageContext context, int strips, byte[] scaleIndex, List<IReadOnlyList<BlockBatch>> byStrip)
     {
-        ScaleSet scales = context.Job.Engine.Scales;
+        ScaleSet scales = context.Job.Parameters.Engine.Scales;
         BlockGrid grid = context.Facts.Grid;
         return new LrStrips(grid.Columns, strips, scales, scaleIndex,
             [.. Enumerable.Range(0, scales.Count).Select(s => LrBlocks.Concat([.. byStrip.Select(strip => strip[s])], grid.BlockSize / scales[s], context.Facts.BitDepth))]);

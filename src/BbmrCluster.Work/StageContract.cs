@@ -1,4 +1,3 @@
-using BbmrCluster.Imaging;
 using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Work;
@@ -6,19 +5,6 @@ namespace BbmrCluster.Work;
 // The contract between the coordination (actors, pure state, journal) and the work (stages that touch pixels).
 // Coordinators build a LeaseWork from journaled facts alone; a stage runner turns it into StageReports. Everything
 // a later stage needs travels as a BlobRef inside those reports, so any worker that reaches the blob store can do it.
-
-/// <summary>What a job does with an image.</summary>
-public enum JobKind
-{
-    /// <summary>Image to container.</summary>
-    Downscale,
-
-    /// <summary>Container to image.</summary>
-    Upscale,
-
-    /// <summary>Both, with a quality report.</summary>
-    Rescale,
-}
 
 /// <summary>The leased stages of an image, in order. Allocation lies between Score and Pack and is not leased.</summary>
 public enum Stage
@@ -75,27 +61,19 @@ public sealed record BlobRef(string Name, long Length, string Hash);
 public sealed record OutputPaths(string? Container, string? Image, string? AllocationPicture, string Report);
 
 /// <summary>One image of a job as journaled at submission; it never changes.</summary>
-/// <param name="Id">Identity.</param>
-/// <param name="Kind">What is done.</param>
+/// <param name="Id">Identity: see <see cref="JobIdentity"/>.</param>
 /// <param name="Source">Absolute path of the image, or of the container for an upscale.</param>
 /// <param name="DisplayName">The input as the user gave it, for messages.</param>
 /// <param name="Outputs">Where results go.</param>
-/// <param name="Engine">Networks, scales, precision, device, batch.</param>
-/// <param name="DeviceClass">Device class recorded at submission (same job, same bytes).</param>
-/// <param name="WeightHashes">Weight file name to SHA-256.</param>
-/// <param name="Allocator">Canonical allocator name with parameters.</param>
-/// <param name="Rate">The scale whose rate is kept.</param>
-/// <param name="Measure">Write measured quality into a downscale's container (reconstructs it).</param>
-/// <param name="Force">Replace outputs that exist.</param>
-/// <param name="Limits">Bounds on the source.</param>
-/// <param name="AllowOtherWeights">Upscale a container whose pinned weight hashes differ from <paramref name="WeightHashes"/>.</param>
-public sealed record ImageJob(
-    ImageId Id, JobKind Kind, string Source, string DisplayName, OutputPaths Outputs, EngineSettings Engine, string DeviceClass,
-    IReadOnlyDictionary<string, string> WeightHashes, string Allocator, int Rate, bool Measure, bool Force, ImageLimits Limits,
-    bool AllowOtherWeights = false)
+/// <param name="Parameters">What the images of the job have in common, fixed and with weights.</param>
+public sealed record ImageJob(ImageId Id, string Source, string DisplayName, OutputPaths Outputs, JobParameters Parameters)
 {
-    /// <summary>Whether image rows are made at all.</summary>
-    public bool Reconstructs => Kind != JobKind.Downscale || Measure;
+    /// <summary>A planned image with the parameters of its job; the id follows from both.</summary>
+    public static ImageJob Of(PlannedImage image, JobParameters parameters)
+    {
+        OutputPaths outputs = image.Outputs;
+        return new ImageJob(JobIdentity.Of(image.Source, outputs, parameters), image.Source, image.DisplayName, outputs, parameters);
+    }
 }
 
 /// <summary>What probing found out; journaled once.</summary>

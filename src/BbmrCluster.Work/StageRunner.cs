@@ -21,13 +21,13 @@ public sealed class StageRunner(IEngineFactory engines, IBlobStore blobs, StageR
     /// <inheritdoc/>
     public DeviceCounts Run(LeaseWork work, Action<StageReport> report, CancellationToken cancellation)
     {
-        using var context = new StageContext(work, blobs, options.Scratch, () => Engine(work.Job.Engine), report, cancellation);
+        using var context = new StageContext(work, blobs, options.Scratch, () => Engine(work.Job.Parameters.Engine), report, cancellation);
         try
         {
             cancellation.ThrowIfCancellationRequested();
             switch (work.Stage)
             {
-                case Stage.Ingest when work.Job.Kind == JobKind.Upscale:
+                case Stage.Ingest when work.Job.Parameters.Kind == JobKind.Upscale:
                     IngestStage.RunContainer(context);
                     break;
                 case Stage.Ingest:
@@ -161,7 +161,7 @@ internal sealed class StageContext(LeaseWork work, IBlobStore blobs, string scra
     public ImageMetadata Metadata => Facts.Metadata is { } blob ? MetadataCodec.Decode(blobs.Read(blob)) : ImageMetadata.None;
 
     /// <summary>Format of the packed strips of this image.</summary>
-    public StripFormat StripFormat => new(Facts.Grid, Job.Engine.Scales, Facts.BitDepth, Facts.ColourChannels, Facts.HasAlpha ? AlphaKind.Stored : AlphaKind.None);
+    public StripFormat StripFormat => new(Facts.Grid, Job.Parameters.Engine.Scales, Facts.BitDepth, Facts.ColourChannels, Facts.HasAlpha ? AlphaKind.Stored : AlphaKind.None);
 
     /// <summary>Scale indices of one strip's blocks.</summary>
     public ReadOnlySpan<byte> ScalesOf(int strip) => Scales.AsSpan(strip * Facts.Grid.Columns, Facts.Grid.Columns);

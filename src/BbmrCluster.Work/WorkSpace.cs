@@ -34,5 +34,5 @@ public static class WorkSpace
 
     /// <summary>As above for a job whose image is known.</summary>
     public static long Estimate(ImageJob job, ImageFacts facts) =>
-        Estimate(job.Kind, job.Measure, facts.Grid, facts.ColourChannels, facts.HasAlpha, facts.BitDepth);
+        Estimate(job.Parameters.Kind, job.Parameters.Measure, facts.Grid, facts.ColourChannels, facts.HasAlpha, facts.BitDepth);
 }

@@ -104,11 +104,7 @@ internal static class OverheadBenchmark
     private static ImageJob Job(string input, string output)
     {
         var engines = new EngineFactory();
-        EngineSettings settings = engines.Resolve(EngineSettings.Default);
-        OutputPaths paths = OutputNaming.Plan([input], output, JobKind.Rescale, "png", recursive: false).Images.Single().Outputs;
-        var job = new ImageJob(new ImageId("unnamed"), JobKind.Rescale, input, Path.GetFileName(input), paths, settings, engines.DeviceClass(settings), engines.WeightHashes(settings),
-            Allocators.Parse("sse").Name, settings.Scales.Middle, Measure: false, Force: false, ImageLimits.Default);
-        return job with { Id = JobIdentity.Of(job) };
+        return ImageJob.Of(OutputNaming.Plan([input], output, JobKind.Rescale, "png", recursive: false).Images.Single(), engines.Pin(JobParameters.Default.Validated()));
     }
 
     private static TimeSpan Processor() => OperatingSystem.IsLinux() ? Environment.CpuUsage.TotalTime : default;

@@ -1,6 +1,4 @@
 using System.Diagnostics;
-using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Imaging;
 using BbmrCluster.Rescaling;
 using BbmrCluster.Work;
 
@@ -37,12 +35,13 @@ internal sealed class StandIn(Func<LeaseWork, TimeSpan> time, Action<LeaseWork, 
 {
     private const int Batch = 16;
 
+    private static readonly JobParameters Parameters = new() { DeviceClass = "stand-in", WeightHashes = new([new("w", "00")]), Rate = 4 };
+
     public static ImageJob Job(string name, int width, int height)
     {
-        var job = new ImageJob(new ImageId("none"), JobKind.Rescale, $"/in/{name}-{width}x{height}", name,
-            new OutputPaths($"/out/{name}.bbmr", $"/out/{name}.png", null, $"/out/{name}.report.json"), EngineSettings.Default, "stand-in",
-            new Dictionary<string, string>(StringComparer.Ordinal) { ["w"] = "00" }, "sse", 4, false, false, ImageLimits.Default);
-        return job with { Id = JobIdentity.Of(job) };
+        string source = $"/in/{name}-{width}x{height}";
+        var outputs = new OutputPaths($"/out/{name}.bbmr", $"/out/{name}.png", null, $"/out/{name}.report.json");
+        return new ImageJob(JobIdentity.Of(source, outputs, Parameters), source, name, outputs, Parameters);
     }
 
     public DeviceCounts Run(LeaseWork work, Action<StageReport> report, CancellationToken cancellation)

@@ -83,10 +83,7 @@ public sealed class EmbeddedNodeTests : IDisposable
     {
         PlannedImage planned = Assert.Single(OutputNaming.Plan([source], Path.Combine(_folder, "out"), JobKind.Downscale, "png", recursive: false).Images);
         Directory.CreateDirectory(Path.Combine(_folder, "out"));
-        var engines = new EngineFactory();
-        EngineSettings engine = EngineSettings.Default with { Scorer = "bicubic", Precision = "float32" };
-        var job = new ImageJob(new ImageId("unnamed"), JobKind.Downscale, planned.Source, planned.DisplayName, planned.Outputs, engine, engines.DeviceClass(engine),
-            engines.WeightHashes(engine), "sse", 4, Measure: false, Force: false, ImageLimits.Default);
-        return job with { Id = JobIdentity.Of(job) };
+        var parameters = new JobParameters { Kind = JobKind.Downscale, Engine = EngineSettings.Default with { Scorer = "bicubic", Precision = "float32" } };
+        return ImageJob.Of(planned, new EngineFactory().Pin(parameters.Validated()));
     }
 }

@@ -71,7 +71,8 @@ public sealed class Bench : IDisposable
     {
         OutputPaths paths = OutputNaming.Plan([source], outputs ?? Out, kind, format, recursive: false).Images.Single().Outputs;
         EngineSettings settings = engine ?? EngineSettings.Default with { Network = "fake", Scorer = "bicubic", Precision = "float32", Device = "cpu" };
-        return new ImageJob(new ImageId(id), kind, source, Path.GetFileName(source), paths, settings, "fake", Engines.WeightHashes(settings), "sse", 4, measure, force, ImageLimits.Default);
+        var parameters = new JobParameters { Kind = kind, Engine = settings, DeviceClass = "fake", WeightHashes = new(Engines.WeightHashes(settings)), Rate = 4, Measure = measure, Force = force };
+        return new ImageJob(new ImageId(id), source, Path.GetFileName(source), paths, parameters);
     }
 
     public SequentialDriver Driver(ImageJob job) => new(Runner, job);

@@ -1,3 +1,4 @@
+using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Work.Tests;
 

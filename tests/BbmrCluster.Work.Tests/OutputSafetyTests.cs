@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using System.Text.Json;
 using BbmrCluster.Imaging;
+using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Work.Tests;
 
@@ -35,8 +36,8 @@ public sealed class OutputSafetyTests
         bench.Finish(job);
         byte[] container = File.ReadAllBytes(job.Outputs.Container!);
 
-        Assert.Contains("another rate", Refusal(() => bench.Finish(job with { Rate = 8 }), FailureClass.Permanent, "conflict").Message, StringComparison.Ordinal);
-        Assert.Contains("other weights", Refusal(() => bench.Finish(job with { WeightHashes = new Dictionary<string, string> { ["fake"] = new('b', 64) } }), FailureClass.Permanent, "conflict").Message, StringComparison.Ordinal);
+        Assert.Contains("another rate", Refusal(() => bench.Finish(job with { Parameters = job.Parameters with { Rate = 8 } }), FailureClass.Permanent, "conflict").Message, StringComparison.Ordinal);
+        Assert.Contains("other weights", Refusal(() => bench.Finish(job with { Parameters = job.Parameters with { WeightHashes = new([new("fake", new string('b', 64))]) } }), FailureClass.Permanent, "conflict").Message, StringComparison.Ordinal);
         Assert.Contains("by a rescale", Refusal(() => bench.Finish(bench.Job(source, JobKind.Downscale)), FailureClass.Permanent, "conflict").Message, StringComparison.Ordinal);
         string report = File.ReadAllText(job.Outputs.Report);
         File.Delete(job.Outputs.Report);
@@ -47,7 +48,7 @@ public sealed class OutputSafetyTests
         Assert.Contains("another source", Refusal(() => bench.Finish(job), FailureClass.Permanent, "conflict").Message, StringComparison.Ordinal);
         Assert.Equal(container, File.ReadAllBytes(job.Outputs.Container!));
 
-        bench.Finish(job with { Force = true });
+        bench.Finish(job with { Parameters = job.Parameters with { Force = true } });
         Assert.NotEqual(container, File.ReadAllBytes(job.Outputs.Container!));
     }
 
@@ -104,7 +105,7 @@ public sealed class OutputSafetyTests
             Refusal(() => bench.Finish(truncated), FailureClass.Permanent, "refused").Message,
             Refusal(() => bench.Finish(missing), FailureClass.Permanent, "not_found").Message,
             Refusal(() => bench.Finish(bench.Job(bench.Picture("alpha.png", 20, 20, 4), format: "jpg")), FailureClass.Permanent, "refused").Message,
-            Refusal(() => bench.Finish(bench.Job(bench.Picture("ok.png", 20, 20), engine: bench.Job(cut).Engine with { Network = "missing" })), FailureClass.Permanent, "unavailable").Message,
+            Refusal(() => bench.Finish(bench.Job(bench.Picture("ok.png", 20, 20), engine: bench.Job(cut).Parameters.Engine with { Network = "missing" })), FailureClass.Permanent, "unavailable").Message,
         ];
         Assert.Equal(["text.png:", "cut.png:", "gone.png:", "alpha.png:", "ok.png:"], messages.Select(message => message.Split(' ')[0]));
         Assert.All(messages, message => Assert.DoesNotContain('\n', message));
@@ -287,7 +288,7 @@ public sealed class OutputSafetyTests
         bench.Engines.WeightHash = new string('b', 64);
         ImageJob upscale = bench.Job(rescale.Outputs.Container!, JobKind.Upscale, outputs: Path.Combine(bench.Root, "up"));
         Assert.Contains("--allow-other-weights", Refusal(() => bench.Finish(upscale), FailureClass.Permanent, "other_weights").Message, StringComparison.Ordinal);
-        Assert.True(bench.Finish(upscale with { AllowOtherWeights = true }).Done);
+        Assert.True(bench.Finish(upscale with { Parameters = upscale.Parameters with { AllowOtherWeights = true } }).Done);
     }
 
     [Fact]

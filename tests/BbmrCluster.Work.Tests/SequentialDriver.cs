@@ -45,13 +45,13 @@ public sealed class SequentialDriver(IStageRunner runner, ImageJob job)
     /// <summary>Everything after Ingest.</summary>
     public void RunFromScore()
     {
-        if (job.Kind != JobKind.Upscale)
+        if (job.Parameters.Kind != JobKind.Upscale)
         {
             Score();
             Allocate();
             Each(Stage.Pack);
         }
-        if (job.Reconstructs)
+        if (job.Parameters.Reconstructs)
             Each(Stage.Reconstruct);
         Lease(Stage.Finish);
         Lease(Stage.Commit);
@@ -62,7 +62,7 @@ public sealed class SequentialDriver(IStageRunner runner, ImageJob job)
     public void Score()
     {
         BlockGrid grid = Facts!.Grid;
-        Sse = new double[grid.Count, job.Engine.Scales.Count];
+        Sse = new double[grid.Count, job.Parameters.Engine.Scales.Count];
         for (int first = 0; first < grid.Count; first += BlocksPerScore)
         {
             int count = Math.Min(BlocksPerScore, grid.Count - first);
@@ -73,7 +73,7 @@ public sealed class SequentialDriver(IStageRunner runner, ImageJob job)
     public void Allocate()
     {
         BlockGrid grid = Facts!.Grid;
-        Allocation = new SseAllocator().Allocate(new BlockScores(grid, job.Engine.Scales, Sse!), new RateBudget(grid.Count, job.Rate));
+        Allocation = new SseAllocator().Allocate(new BlockScores(grid, job.Parameters.Engine.Scales, Sse!), new RateBudget(grid.Count, job.Parameters.Rate));
         Scales = Allocation.ScaleIndex;
     }
 

@@ -102,16 +102,15 @@ internal sealed class ArchiveRunActor : ReceiveActor, IWithTimers
     {
         _run.SetHeard();
         var jobs = new List<ImageJob>();
-        int first = wanted.First, bytes = 0, end = Math.Min(wanted.First + wanted.Count, _spec.Images.Count);
-        for (int i = wanted.First; i < end; i++)
+        int first = wanted.First, bytes = 0;
+        foreach (var job in _spec.Images.Skip(wanted.First).Take(wanted.Count))
         {
-            var job = _spec.Images[i];
             int size = Size(job);
             if (jobs.Count > 0 && bytes + size > MaxMessage)
             {
                 _archives.Tell(new ArchiveCommands.AddItems(_spec.Id, _id, first, [.. jobs]));
+                (first, bytes) = (first + jobs.Count, 0);
                 jobs.Clear();
-                (first, bytes) = (i, 0);
             }
             jobs.Add(job);
             bytes += size;
@@ -129,7 +128,7 @@ internal sealed class ArchiveRunActor : ReceiveActor, IWithTimers
         if (_accepted)
             _archives.Tell(new ArchiveCommands.WatchArchive(_spec.Id, _id, AnyRun: false));
         else
-            _archives.Tell(new ArchiveCommands.SubmitArchive(_spec.Id, _id, _spec.Name, _spec.Policy, _spec.Images.Count, _pageSize, _spec.Digest, _once));
+            _archives.Tell(new ArchiveCommands.SubmitArchive(_spec.Id, _id, _spec.Name, _spec.Policy, _spec.Count, _pageSize, _spec.Digest, _once));
         if (_stopping)
             _archives.Tell(new ArchiveCommands.StopArchive(_spec.Id, _id));
     }

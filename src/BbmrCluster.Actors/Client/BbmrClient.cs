@@ -13,20 +13,19 @@ namespace BbmrCluster.Actors.Client;
 public sealed class ArchiveSpec
 {
     /// <summary>Derives the archive's id from its images unless one is given.</summary>
-    /// <param name="images">At least one; ids as of <see cref="JobIdentity.Of(ImageJob)"/>. Read once here and then page by page as it is submitted, so the list may make them as they are read.</param>
+    /// <param name="images">At least one; ids as of <see cref="JobIdentity"/>. Read once here and then page by page as it is submitted: a query that makes them holds none of them.</param>
     /// <param name="policy">What is asked of the coordination.</param>
     /// <param name="name">For people.</param>
     /// <param name="id">The submitter's own key: another list of images under the same id is refused.</param>
     /// <exception cref="ArgumentException">No image, or two with one id.</exception>
-    public ArchiveSpec(IReadOnlyList<ImageJob> images, WorkPolicy? policy = null, string name = "", ArchiveId? id = null)
+    public ArchiveSpec(IEnumerable<ImageJob> images, WorkPolicy? policy = null, string name = "", ArchiveId? id = null)
     {
-        if (images.Count == 0)
-            throw new ArgumentException("An archive has at least one image.", nameof(images));
         // Of a hundred thousand ids the texts would be most of what a submission takes.
-        var ids = new HashSet<UInt128>(images.Count);
+        var ids = new HashSet<UInt128>();
         var different = images.Select(image => ids.Add(XxHash128.HashToUInt128(MemoryMarshal.AsBytes(image.Id.Value.AsSpan()))) ? image.Id
             : throw new ArgumentException("An image appears twice in the archive.", nameof(images)));
-        (Images, Policy, Name, Digest) = (images, policy?.Validate() ?? new WorkPolicy(), name, JobIdentity.Of(different).Value);
+        (Images, Policy, Name, Digest) = (images, policy?.Validate() ?? new WorkPolicy(), name, ArchiveId.Of(different).Value);
+        Count = ids.Count > 0 ? ids.Count : throw new ArgumentException("An archive has at least one image.", nameof(images));
         Id = id ?? new ArchiveId(Digest);
     }
 
@@ -37,7 +36,10 @@ public sealed class ArchiveSpec
     public string Name { get; }
 
     /// <summary>The images, in the order they are opened.</summary>
-    public IReadOnlyList<ImageJob> Images { get; }
+    public IEnumerable<ImageJob> Images { get; }
+
+    /// <summary>How many they are.</summary>
+    public int Count { get; }
 
     /// <summary>What is asked of the coordination.</summary>
     public WorkPolicy Policy { get; }

@@ -18,7 +18,7 @@ internal sealed partial class ImageCoordinator
     private readonly Dictionary<int, int> _wishes = [];
     private int _blockSerial;
 
-    private BlockFate FateOf(int block) => new(block, State.Facts!.Grid.ExtentOf(block).Pixels, State.Job!.Engine.Scales.Count, State.Policy.Attempts);
+    private BlockFate FateOf(int block) => new(block, State.Facts!.Grid.ExtentOf(block).Pixels, State.Job!.Parameters.Engine.Scales.Count, State.Policy.Attempts);
 
     private IActorRef Block(int block)
     {
@@ -62,7 +62,7 @@ internal sealed partial class ImageCoordinator
     private void Scored(BlocksScored scores, Lease? lease)
     {
         int count = scores.Sse.GetLength(0), scales = scores.Sse.GetLength(1);
-        if (State.Facts is not { } facts || scores.FirstBlock < 0 || scores.FirstBlock + count > facts.Grid.Count || scales != State.Job!.Engine.Scales.Count)
+        if (State.Facts is not { } facts || scores.FirstBlock < 0 || scores.FirstBlock + count > facts.Grid.Count || scales != State.Job!.Parameters.Engine.Scales.Count)
             return;
         for (int i = 0; i < count; i++)
         {
@@ -105,7 +105,7 @@ internal sealed partial class ImageCoordinator
         if (settled < unit.BlockCount)
             return;
         _settledOf.Remove(unit.FirstBlock);
-        int scales = State.Job!.Engine.Scales.Count;
+        int scales = State.Job!.Parameters.Engine.Scales.Count;
         double[] all = new double[unit.BlockCount * scales];
         var quarantined = new List<int>();
         for (int i = 0; i < unit.BlockCount; i++)

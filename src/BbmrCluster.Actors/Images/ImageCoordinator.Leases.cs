@@ -24,7 +24,7 @@ internal sealed partial class ImageCoordinator
         var granted = new List<LeaseReplies.GrantedLease>();
         bool exhausted = false;
         // Same job, same bytes: another class of device gets nothing.
-        if (request.DeviceClasses.Count > 0 && State.Job is not null && !request.DeviceClasses.Contains(State.Job.DeviceClass, StringComparer.Ordinal))
+        if (request.DeviceClasses.Count > 0 && State.Job is not null && !request.DeviceClasses.Contains(State.Job.Parameters.DeviceClass, StringComparer.Ordinal))
         {
             exhausted = true;
         }
@@ -61,8 +61,8 @@ internal sealed partial class ImageCoordinator
         Waits(notice.Lacks switch
         {
             Lack.Worker => "no worker is there, or all are drained",
-            Lack.DeviceClass => $"no worker has devices of the class {State.Job!.DeviceClass}",
-            _ => $"no worker has the weights that the job names ({string.Join(", ", State.Job!.WeightHashes.Keys.Order(StringComparer.Ordinal))}); give all nodes the same models",
+            Lack.DeviceClass => $"no worker has devices of the class {State.Job!.Parameters.DeviceClass}",
+            _ => $"no worker has the weights that the job names ({string.Join(", ", State.Job!.Parameters.WeightHashes.Keys.Order(StringComparer.Ordinal))}); give all nodes the same models",
         });
     }
 
@@ -90,7 +90,7 @@ internal sealed partial class ImageCoordinator
     {
         Stage.Reconstruct => _openGroups.Contains(State.Plan!.GroupOf(unit.FirstBlock)),
         // The report's counters are complete when nothing else is under way.
-        Stage.Finish => (!State.Job!.Reconstructs || _reconstructed) && _book.InFlight.Count == 0 && Settled,
+        Stage.Finish => (!State.Job!.Parameters.Reconstructs || _reconstructed) && _book.InFlight.Count == 0 && Settled,
         Stage.Commit => _book.InFlight.Count == 0 && Settled,
         _ => true,
     };

@@ -174,7 +174,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         }
         if (State.InProgress && events.Any(one => one is not (Submitted or Resumed or WorkCounted)))
             Notify(new JobNotification.ImageProgressed(_id, State.Progress));
-        if (State.Plan is { } plan && State.Scales is not null && State.Job!.Reconstructs)
+        if (State.Plan is { } plan && State.Scales is not null && State.Job!.Parameters.Reconstructs)
         {
             _reconstruction.Tell(new ImageChildren.StripsChanged(
                 [.. plan.Of(Stage.Reconstruct).Select(State.IsReady)], [.. plan.Of(Stage.Reconstruct).Select(State.IsDone)],
@@ -360,10 +360,10 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     /// <summary>After anything happened: allocate, write, offer work, stop, forget, whichever is due.</summary>
     private void Continue()
     {
-        if (Working && State.Scored && State.Scales is null && State.Facts is { } facts && State.Job is { Kind: not JobKind.Upscale } job && !_allocating)
+        if (Working && State.Scored && State.Scales is null && State.Facts is { } facts && State.Job is { Parameters.Kind: not JobKind.Upscale } job && !_allocating)
         {
             _allocating = true;
-            _allocator.Tell(new ImageChildren.Allocate(job.Allocator, job.Rate, facts.Grid, job.Engine.Scales, State.AllScores(), [.. State.Quarantined]));
+            _allocator.Tell(new ImageChildren.Allocate(job.Parameters.Allocator, job.Parameters.Rate, facts.Grid, job.Parameters.Engine.Scales, State.AllScores(), [.. State.Quarantined]));
         }
         MaybeFlush();
         OfferWork();
@@ -457,8 +457,8 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
         if (!Working)
             return;
         _announced = Paused ? 1 : Useful();
-        _broker.Tell(new BrokerFacts.ImageWaiting(_id, _watchers.Keys.FirstOrDefault(), State.Policy.Priority, State.Job!.DeviceClass, _announced,
-            _weights ??= WeightKeys.Text(State.Job.WeightHashes)));
+        _broker.Tell(new BrokerFacts.ImageWaiting(_id, _watchers.Keys.FirstOrDefault(), State.Policy.Priority, State.Job!.Parameters.DeviceClass, _announced,
+            _weights ??= WeightKeys.Text(State.Job.Parameters.WeightHashes)));
     }
 
     private void Notify(JobNotification notification)

@@ -52,18 +52,18 @@ internal sealed record ImageState
     /// <summary>The metadata blob was lost and is not made again yet.</summary>
     public bool MetadataLost { get; private init; }
 
-    public bool Ingested => Facts is not null && !MetadataLost && (Job!.Kind != JobKind.Upscale || Scales is not null)
+    public bool Ingested => Facts is not null && !MetadataLost && (Job!.Parameters.Kind != JobKind.Upscale || Scales is not null)
         && Strips.All(strip => Source(strip) is not null);
 
-    public bool Scored => Job!.Kind == JobKind.Upscale || (Plan is not null && Scores.Count == Plan.Score.Count);
+    public bool Scored => Job!.Parameters.Kind == JobKind.Upscale || (Plan is not null && Scores.Count == Plan.Score.Count);
 
     public bool Prepared => Outputs.Length > 0;
 
     /// <summary>Stages that this job has, in order.</summary>
     public IEnumerable<Stage> Stages => Enum.GetValues<Stage>().Where(stage => stage switch
     {
-        Stage.Score or Stage.Pack => Job!.Kind != JobKind.Upscale,
-        Stage.Reconstruct => Job!.Reconstructs,
+        Stage.Score or Stage.Pack => Job!.Parameters.Kind != JobKind.Upscale,
+        Stage.Reconstruct => Job!.Parameters.Reconstructs,
         _ => true,
     });
 
@@ -100,7 +100,7 @@ internal sealed record ImageState
         }
     }
 
-    private Stage LastStripStage => Job!.Reconstructs ? Stage.Reconstruct : Stage.Pack;
+    private Stage LastStripStage => Job!.Parameters.Reconstructs ? Stage.Reconstruct : Stage.Pack;
 
     /// <summary>A lease's work from the facts in the journal alone.</summary>
     public LeaseWork WorkOf(WorkUnit unit, int attempt, double seconds)
@@ -114,14 +114,14 @@ internal sealed record ImageState
         };
         bool allocated = unit.Stage is Stage.Pack or Stage.Reconstruct or Stage.Finish;
         return new LeaseWork(Job!, unit.Stage, unit.FirstBlock, unit.BlockCount, attempt, Facts, strips, allocated ? Scales : null,
-            unit.Stage == Stage.Finish && Job!.Kind != JobKind.Upscale ? ScoresAtScales() : null, [.. Quarantined],
+            unit.Stage == Stage.Finish && Job!.Parameters.Kind != JobKind.Upscale ? ScoresAtScales() : null, [.. Quarantined],
             unit.Stage == Stage.Commit ? Outputs : [], unit.Stage == Stage.Finish ? Tally with { Seconds = Tally.Seconds + seconds } : JobTally.Empty);
     }
 
     /// <summary>SSE as [block, scale index]; zeros for quarantined blocks.</summary>
     public double[,] AllScores()
     {
-        int scales = Job!.Engine.Scales.Count;
+        int scales = Job!.Parameters.Engine.Scales.Count;
         var all = new double[Facts!.Grid.Count, scales];
         foreach (var (first, sse) in Scores)
             Buffer.BlockCopy(sse, 0, all, first * scales * sizeof(double), sse.Length * sizeof(double));
@@ -149,7 +149,7 @@ internal sealed record ImageState
                 return [new Submitted(Run, Policy, Job!), new Probed(probed.Facts)];
             case AlreadyDone done when current:
                 return [new Closed(new ImageOutcome.Skipped(done.ReportJson))];
-            case ScalesRead read when Facts is not null && Scales is null && read.Scales.Length == Facts.Grid.Count && read.Scales.All(scale => scale < Job!.Engine.Scales.Count):
+            case ScalesRead read when Facts is not null && Scales is null && read.Scales.Length == Facts.Grid.Count && read.Scales.All(scale => scale < Job!.Parameters.Engine.Scales.Count):
                 return [new ScalesAllocated(read.Scales, null, null, null)];
             case StripIngested { Strip: var strip } when IsStrip(strip) && Source(strip) is not null && Source(Strips[strip.Strip]) is null:
                 return [new StripStored(Stage.Ingest, strip)];
@@ -169,7 +169,7 @@ internal sealed record ImageState
     /// <summary>All blocks of a planned Score lease are settled.</summary>
     public IReadOnlyList<IImageEvent> DecideScores(BlocksSettled scores) =>
         InProgress && Plan is not null && !Scores.ContainsKey(scores.FirstBlock)
-        && Plan.Score.Any(unit => unit.FirstBlock == scores.FirstBlock && scores.Sse.Length == unit.BlockCount * Job!.Engine.Scales.Count)
+        && Plan.Score.Any(unit => unit.FirstBlock == scores.FirstBlock && scores.Sse.Length == unit.BlockCount * Job!.Parameters.Engine.Scales.Count)
             ? [scores]
             : [];
 
@@ -263,7 +263,7 @@ internal sealed record ImageState
 
     private bool IsStrip(StripBlobs strip) => strip.Strip >= 0 && strip.Strip < Strips.Length;
 
-    private BlobRef? Source(StripBlobs strip) => Job!.Kind == JobKind.Upscale ? strip.Packed : strip.Raw;
+    private BlobRef? Source(StripBlobs strip) => Job!.Parameters.Kind == JobKind.Upscale ? strip.Packed : strip.Raw;
 
     private bool Each(WorkUnit unit, Func<StripBlobs, bool> predicate)
     {
@@ -294,7 +294,7 @@ internal sealed record ImageState
         return stage switch
         {
             Stage.Ingest => Strips.Count(strip => Source(strip) is not null) * columns,
-            Stage.Score => Scores.Sum(range => range.Value.Length) / Job!.Engine.Scales.Count,
+            Stage.Score => Scores.Sum(range => range.Value.Length) / Job!.Parameters.Engine.Scales.Count,
             Stage.Pack or Stage.Reconstruct => Strips.Count(strip => Product(stage, strip) is not null) * columns,
             _ => 0,
         };

@@ -118,15 +118,14 @@ internal static class FromWire
     private static List<ImageJob> Items(W.Items wire)
     {
         // What jobs have in common is held once.
-        var templates = wire.Templates.Select(template =>
+        var common = new Dictionary<(int Template, string Format), JobParameters>();
+        return [.. wire.Items_.Select(item =>
         {
-            template.Id = "template";
-            template.Outputs = new W.Paths();
-            return Job(template);
-        }).ToList();
-        return [.. wire.Items_.Select(item => templates[item.Template] with
-        {
-            Id = new(item.Id), Source = item.Source, DisplayName = item.DisplayName, Outputs = Paths(item.Outputs),
+            var outputs = Paths(item.Outputs);
+            string format = JobParameters.FormatOf(outputs.Image);
+            if (!common.TryGetValue((item.Template, format), out var parameters))
+                common.Add((item.Template, format), parameters = Parameters(wire.Templates[item.Template], format));
+            return new ImageJob(new(item.Id), item.Source, item.DisplayName, outputs, parameters);
         })];
     }
 
@@ -162,13 +161,32 @@ internal static class FromWire
 
     private static BlobRef? Blob(W.Blob? wire) => wire is null ? null : new(wire.Name, wire.Length, wire.Hash);
 
-    private static ImageJob Job(W.Job wire) => new(
-        new(wire.Id), (JobKind)wire.Kind, wire.Source, wire.DisplayName,
-        Paths(wire.Outputs),
-        new(wire.Engine.Network, wire.Engine.Scorer, wire.Engine.Downscaler, new ScaleSet(wire.Engine.Scales), wire.Engine.Precision, wire.Engine.Device, wire.Engine.Threads, wire.Engine.MaxBatch,
-            wire.Engine.Joint is "" ? "blockwise" : wire.Engine.Joint),
-        wire.DeviceClass, new Dictionary<string, string>(wire.WeightHashes, StringComparer.Ordinal), wire.Allocator, wire.Rate, wire.Measure, wire.Force,
-        new ImageLimits(wire.MaxPixels, wire.MaxSide), wire.AllowOtherWeights);
+    private static ImageJob Job(W.Job wire)
+    {
+        var outputs = Paths(wire.Outputs);
+        return new(new(wire.Id), wire.Source, wire.DisplayName, outputs, Parameters(wire, JobParameters.FormatOf(outputs.Image)));
+    }
+
+    private static JobParameters Parameters(W.Job wire, string format)
+    {
+        var parameters = new JobParameters
+        {
+            Kind = (JobKind)wire.Kind,
+            Format = format,
+            Engine = new(wire.Engine.Network, wire.Engine.Scorer, wire.Engine.Downscaler, new ScaleSet(wire.Engine.Scales), wire.Engine.Precision, wire.Engine.Device,
+                wire.Engine.Threads, wire.Engine.MaxBatch, wire.Engine.Joint is "" ? "blockwise" : wire.Engine.Joint),
+            Allocator = wire.Allocator,
+            Rate = wire.Rate,
+            Measure = wire.Measure,
+            Force = wire.Force,
+            AllowOtherWeights = wire.AllowOtherWeights,
+            Limits = new ImageLimits(wire.MaxPixels, wire.MaxSide),
+            DeviceClass = wire.DeviceClass,
+            WeightHashes = new WeightHashes(wire.WeightHashes),
+        };
+        // One that is not known here would be left out of the work, and the bytes would be others than were asked for.
+        return wire.Options.Aggregate(parameters, (known, option) => JobOption.Get(option.Key).Set(known, option.Value));
+    }
 
     private static OutputPaths Paths(W.Paths wire) => new(wire.HasContainer ? wire.Container : null, wire.HasImage ? wire.Image : null,
         wire.HasAllocationPicture ? wire.AllocationPicture : null, wire.Report);

@@ -150,20 +150,15 @@ internal static class ToWire
     private static W.Items Items(IReadOnlyList<ImageJob> jobs)
     {
         var wire = new W.Items();
-        var templates = new Dictionary<ByteString, int>();
+        var templates = new Dictionary<JobParameters, int>();
         foreach (var job in jobs)
         {
-            var template = Job(job);
-            var item = new W.Item { Id = template.Id, Source = template.Source, DisplayName = template.DisplayName, Outputs = template.Outputs };
-            (template.Id, template.Source, template.DisplayName, template.Outputs) = ("", "", "", null);
-            var key = template.ToByteString();
-            if (!templates.TryGetValue(key, out int number))
+            if (!templates.TryGetValue(job.Parameters, out int number))
             {
-                templates.Add(key, number = templates.Count);
-                wire.Templates.Add(template);
+                templates.Add(job.Parameters, number = templates.Count);
+                wire.Templates.Add(Parameters(job.Parameters));
             }
-            item.Template = number;
-            wire.Items_.Add(item);
+            wire.Items_.Add(new W.Item { Template = number, Id = job.Id.Value, Source = job.Source, DisplayName = job.DisplayName, Outputs = Paths(job.Outputs) });
         }
         return wire;
     }
@@ -252,21 +247,30 @@ internal static class ToWire
 
     private static W.Job Job(ImageJob job)
     {
-        var outputs = new W.Paths { Report = job.Outputs.Report };
-        if (job.Outputs.Container is { } container)
-            outputs.Container = container;
-        if (job.Outputs.Image is { } image)
-            outputs.Image = image;
-        if (job.Outputs.AllocationPicture is { } picture)
-            outputs.AllocationPicture = picture;
-        var engine = job.Engine;
+        var wire = Parameters(job.Parameters);
+        (wire.Id, wire.Source, wire.DisplayName, wire.Outputs) = (job.Id.Value, job.Source, job.DisplayName, Paths(job.Outputs));
+        return wire;
+    }
+
+    private static W.Paths Paths(OutputPaths paths)
+    {
+        var wire = new W.Paths { Report = paths.Report };
+        if (paths.Container is { } container)
+            wire.Container = container;
+        if (paths.Image is { } image)
+            wire.Image = image;
+        if (paths.AllocationPicture is { } picture)
+            wire.AllocationPicture = picture;
+        return wire;
+    }
+
+    // The format of restored images stands in their names.
+    private static W.Job Parameters(JobParameters parameters)
+    {
+        var engine = parameters.Engine;
         var wire = new W.Job
         {
-            Id = job.Id.Value,
-            Kind = (int)job.Kind,
-            Source = job.Source,
-            DisplayName = job.DisplayName,
-            Outputs = outputs,
+            Kind = (int)parameters.Kind,
             Engine = new()
             {
                 Network = engine.Network,
@@ -280,17 +284,19 @@ internal static class ToWire
                 // Journals written before there was a choice lack it: block by block was all there was.
                 Joint = engine.Joint is "blockwise" ? "" : engine.Joint,
             },
-            DeviceClass = job.DeviceClass,
-            Allocator = job.Allocator,
-            Rate = job.Rate,
-            Measure = job.Measure,
-            Force = job.Force,
-            MaxPixels = job.Limits.MaxPixels,
-            MaxSide = job.Limits.MaxSide,
-            AllowOtherWeights = job.AllowOtherWeights,
+            DeviceClass = parameters.DeviceClass,
+            Allocator = parameters.Allocator,
+            Rate = parameters.Rate,
+            Measure = parameters.Measure,
+            Force = parameters.Force,
+            MaxPixels = parameters.Limits.MaxPixels,
+            MaxSide = parameters.Limits.MaxSide,
+            AllowOtherWeights = parameters.AllowOtherWeights,
         };
-        foreach (var (name, hash) in job.WeightHashes.OrderBy(pair => pair.Key, StringComparer.Ordinal))
+        foreach (var (name, hash) in parameters.WeightHashes)
             wire.WeightHashes.Add(name, hash);
+        foreach (var (option, value) in JobOption.SetByName(parameters))
+            wire.Options.Add(option.Name, value);
         return wire;
     }
 

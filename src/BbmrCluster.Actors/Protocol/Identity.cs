@@ -1,6 +1,4 @@
 using System.Globalization;
-using System.Security.Cryptography;
-using System.Text;
 using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Protocol;
@@ -14,6 +12,9 @@ public readonly record struct ArchiveId
 
     /// <summary>The text.</summary>
     public string Value { get; }
+
+    /// <summary>The id of an archive that its submitter gave none: a hash of its images' ids in order.</summary>
+    public static ArchiveId Of(IEnumerable<ImageId> images) => new(JobIdentity.Digest(images.Select(id => id.Value)));
 
     /// <inheritdoc/>
     public override string ToString() => Value;
@@ -77,44 +78,6 @@ public readonly record struct Priority
 internal readonly record struct LeaseId(long Epoch, int Number)
 {
     public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Epoch}.{Number}");
-}
-
-/// <summary>Derives ids, so that the same command meets its own unfinished work again.</summary>
-public static class JobIdentity
-{
-    /// <summary>
-    /// The image's id: a hash of kind, source, outputs and every parameter that decides bytes. A change of any of them
-    /// makes another image.
-    /// </summary>
-    /// <param name="job">The job; its own id is ignored.</param>
-    public static ImageId Of(ImageJob job)
-    {
-        var engine = job.Engine;
-        var text = new List<string?>
-        {
-            job.Kind.ToString(), job.Source, job.Outputs.Container, job.Outputs.Image, job.Outputs.AllocationPicture, job.Outputs.Report,
-            engine.Network, engine.Scorer, engine.Downscaler, engine.Scales.ToString(), engine.Precision, Number(engine.Threads), Number(engine.MaxBatch),
-            job.DeviceClass, job.Allocator, Number(job.Rate), job.Measure.ToString(), job.Force.ToString(), job.AllowOtherWeights.ToString(),
-            Number(job.Limits.MaxPixels), Number(job.Limits.MaxSide),
-        };
-        foreach (var (name, hash) in job.WeightHashes.OrderBy(pair => pair.Key, StringComparer.Ordinal))
-            text.AddRange([name, hash]);
-        return new ImageId(Digest(text));
-    }
-
-    /// <summary>The archive's id: a hash of its images' ids in order.</summary>
-    public static ArchiveId Of(IEnumerable<ImageId> images) => new(Digest(images.Select(id => id.Value)));
-
-    private static string Number(long value) => value.ToString(CultureInfo.InvariantCulture);
-
-    // Each part with its length, so that no two lists of parts run together into one text.
-    private static string Digest(IEnumerable<string?> parts)
-    {
-        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        foreach (string? part in parts)
-            hash.AppendData(Encoding.UTF8.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{part?.Length ?? -1}:{part}\n")));
-        return Convert.ToHexStringLower(hash.GetHashAndReset())[..32];
-    }
 }
 
 /// <summary>Bound to the serializer: travels between nodes or lies in the journal.</summary>

@@ -4,6 +4,7 @@ using System.Net.Http.Json;
 using System.Net.ServerSentEvents;
 using System.Runtime.CompilerServices;
 using System.Text.Json;
+using BbmrCluster.Node.Api;
 
 namespace BbmrCluster.Cli.Cluster;
 
@@ -43,7 +44,7 @@ internal sealed class ApiClient : IDisposable
     {
         using var request = new HttpRequestMessage(method, path);
         if (body is not null)
-            request.Content = JsonContent.Create(body, options: JsonSerializerOptions.Web);
+            request.Content = JsonContent.Create(body, body.GetType(), options: ApiJson.Options);
         if (idempotencyKey is not null)
             request.Headers.Add("Idempotency-Key", idempotencyKey);
         using HttpResponseMessage response = await ReachedAsync(() => _http.SendAsync(request, stop), stop);

@@ -3,7 +3,7 @@ using System.Globalization;
 using System.Text.Json;
 using BbmrCluster.Cli.CommandLine;
 using BbmrCluster.Cli.Output;
-using BbmrCluster.Rescaling;
+using BbmrCluster.Node.Api;
 
 namespace BbmrCluster.Cli.Cluster;
 
@@ -14,39 +14,31 @@ internal static class ClusterCommands
     public static Command Submit()
     {
         var inputs = new Argument<string[]>("INPUT") { Description = "Photographs (containers for an upscale), or folders of them, as the cluster's nodes see them", Arity = ArgumentArity.ZeroOrMore };
-        var kind = new Option<string>("--kind") { Description = "What is done", HelpName = "rescale|downscale|upscale", DefaultValueFactory = _ => "rescale" };
-        kind.AcceptOnlyFromAmong("rescale", "downscale", "upscale");
         var manifest = new Option<string?>("--manifest") { Description = "Text file with one input a line; below the output folder they keep their place under the folder of the list", HelpName = "FILE" };
         var name = new Option<string?>("--name") { Description = "What the job is called (default: the first input)", HelpName = "NAME" };
         var priority = new Option<int>("--priority") { Description = "Importance, 0 to 9 (default: 0)", HelpName = "N", CustomParser = Amounts.Whole(0, 9, "a priority") };
         var key = new Option<string?>("--key") { Description = "Idempotency key: repeating the command with it gives the job that is there already", HelpName = "KEY" };
         var badBlock = new Option<string>("--on-bad-block") { Description = "A block that cannot be scored gets the middle scale, or its image fails", HelpName = "quarantine|fail", DefaultValueFactory = _ => "quarantine" };
         badBlock.AcceptOnlyFromAmong("quarantine", "fail");
-        var measure = new Option<bool>("--measure") { Description = "With downscale: also reconstruct, to record measured errors" };
-        var otherWeights = new Option<bool>("--allow-other-weights") { Description = "With upscale: take the present weights where they differ from those that the container names" };
         var wait = new Option<bool>("--wait") { Description = "Watch the job to its end; the exit code then tells how it ended" };
         Option<string?> server = ApiClient.ServerOption();
         var command = new BbmrCommand("submit", "Submits a job to a cluster and prints its id.",
             "bbmr submit /mnt/photographs -r -o /mnt/out --server http://coordinator:8080", "bbmr submit --manifest /mnt/list.txt -o /mnt/out --key nightly-2026-11-23 --wait")
-        { inputs, kind, manifest, name, priority, key, badBlock, measure, otherWeights, wait, server };
-        var options = new JobOptions(command, allocates: true, reconstructs: true, local: false);
+        { inputs, manifest, name, priority, key, badBlock, wait, server };
+        var options = new JobOptions(command, kind: null);
         command.RunAsync(async (parsed, services) =>
         {
-            JobValues values = options.Read(parsed);
+            RunValues values = options.Run(parsed);
             string[] given = parsed.GetValue(inputs) ?? [];
             string? list = parsed.GetValue(manifest);
             if (given.Length == 0 && list is null)
                 throw new UserErrorException("Name inputs or a --manifest.", ExitCodes.Usage);
             if (parsed.GetValue(key) is { } once && (once.Length is 0 or > 255 || once.Any(c => c is < ' ' or > '~')))
                 throw new UserErrorException($"--key '{once}': a key has 1 to 255 ASCII characters.", ExitCodes.Usage);
-            EngineSettings engine = values.Engine;
-            var body = new
+            var body = new JobRequest
             {
-                kind = parsed.GetValue(kind), inputs = given.Select(Path.GetFullPath), manifest = list is null ? null : Path.GetFullPath(list), recursive = values.Recursive,
-                output = Path.GetFullPath(values.Output), format = values.Format, name = parsed.GetValue(name) ?? "", priority = parsed.GetValue(priority),
-                on_bad_block = parsed.GetValue(badBlock), network = engine.Network, scorer = engine.Scorer, allocator = values.Allocator, scales = engine.Scales.Scales, rate = values.Rate,
-                downscaler = engine.Downscaler, joint = engine.Joint, precision = engine.Precision, measure = parsed.GetValue(measure), force = values.Force,
-                allow_other_weights = parsed.GetValue(otherWeights), max_pixels = values.Limits.MaxPixels, max_side = values.Limits.MaxSide,
+                Inputs = [.. given.Select(Path.GetFullPath)], Manifest = list is null ? null : Path.GetFullPath(list), Recursive = values.Recursive, Output = Path.GetFullPath(values.Output),
+                Name = parsed.GetValue(name) ?? "", Priority = parsed.GetValue(priority), OnBadBlock = parsed.GetValue(badBlock)!, Options = JobRequest.OptionsOf(options.Parameters(parsed)),
             };
             using ApiClient client = ApiClient.Open(parsed.GetValue(server));
             JsonElement job = (await client.SendAsync(HttpMethod.Post, "v1/jobs", body, parsed.GetValue(key), CancellationToken.None))!.Value;

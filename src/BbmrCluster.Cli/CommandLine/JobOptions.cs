@@ -1,112 +1,53 @@
 using System.CommandLine;
-using BbmrCluster.Imaging;
+using System.CommandLine.Parsing;
 using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Cli.CommandLine;
 
-/// <summary>The options that rescale, downscale and upscale share. One instance belongs to one command.</summary>
+/// <summary>
+/// The options that rescale, downscale, upscale and submit share: those of a job (<see cref="JobOption"/>) and those of a run.
+/// One instance belongs to one command.
+/// </summary>
 internal sealed class JobOptions
 {
     private readonly Option<string?> _output = new("--output", "-o") { Description = "Folder for the results, made when it is not there (default: the current folder)", HelpName = "DIR" };
     private readonly Option<bool> _recursive = new("--recursive", "-r") { Description = "Go into folders; the folder tree is kept below the output folder" };
-    private readonly Option<string> _format = new("--format") { Description = "Format of the restored image", HelpName = "png|tiff|webp|jpeg", DefaultValueFactory = _ => "png" };
-    private readonly Option<string> _network = new("--network") { Description = "Reconstruction network ('bbmr models list' shows them)", HelpName = "NAME", DefaultValueFactory = _ => EngineSettings.Default.Network };
-    private readonly Option<string> _scorer = new("--scorer") { Description = "How block errors are found: by a (very light) network, the reconstruction network itself, or without a network", HelpName = "NAME|same|bicubic", DefaultValueFactory = _ => EngineSettings.Default.Scorer };
-    private readonly Option<string> _allocator = new("--allocator") { Description = "How block scales are chosen: least squared error, or the paper's Algorithm 1", HelpName = "sse|paper[:t=..,max=..]", DefaultValueFactory = _ => "sse" };
-    private readonly Option<ScaleSet> _scales = new("--scales") { Description = "Scales a block may be stored at", HelpName = "K,K,K", DefaultValueFactory = _ => ScaleSet.Default };
-    private readonly Option<int?> _rate = new("--rate") { Description = "Scale whose pixel rate the whole image keeps (default: the middle scale)", HelpName = "K", CustomParser = argument => Amounts.Whole(1, 128, "a scale")(argument) };
-    private readonly Option<string> _downscaler = new("--downscaler") { Description = "How blocks are made smaller", HelpName = "bicubic|downnet", DefaultValueFactory = _ => EngineSettings.Default.Downscaler };
-    private readonly Option<string> _joint = new("--joint") { Description = "What joins the blocks: a jointly trained model, the networks block by block, or the former where there is one", HelpName = "auto|trained|blockwise", DefaultValueFactory = _ => EngineSettings.Default.Joint };
-    private readonly Option<string> _precision = Precision();
     private readonly Option<string> _device = Device();
     private readonly Option<int> _threads = Threads();
     private readonly Option<string?> _workDirectory = new("--work-dir") { Description = "Folder of journal and intermediate files, on a local disk (default: OUT/.bbmr)", HelpName = "DIR" };
     private readonly Option<long?> _maxWork = new("--max-work") { Description = "Most bytes of intermediate files, e.g. 20G (default: half of the free space)", HelpName = "BYTES", CustomParser = Amounts.Bytes };
-    private readonly Option<bool> _force = new("--force") { Description = "Replace results that exist (never an input)" };
     private readonly Option<bool> _dryRun = new("--dry-run") { Description = "Only say what would be done: blocks, work space, estimated time" };
-    private readonly Option<long> _maxPixels = new("--max-pixels") { Description = "Refuse larger images", HelpName = "N", DefaultValueFactory = _ => ImageLimits.Default.MaxPixels, CustomParser = Amounts.Pixels };
-    private readonly Option<int> _maxSide = new("--max-side") { Description = "Refuse images with a longer side", HelpName = "N", DefaultValueFactory = _ => ImageLimits.Default.MaxSide, CustomParser = Amounts.Whole(1, int.MaxValue, "a number of pixels") };
+    private readonly List<(JobOption Job, Option Option)> _options = [];
+    private readonly JobKind? _kind;
 
     /// <summary>Adds the options to a command.</summary>
     /// <param name="command">The command.</param>
-    /// <param name="allocates">Whether the command chooses scales (rescale, downscale).</param>
-    /// <param name="reconstructs">Whether the command makes an image (rescale, upscale).</param>
-    /// <param name="local">Whether the work is done by this machine.</param>
-    public JobOptions(Command command, bool allocates, bool reconstructs, bool local = true)
+    /// <param name="kind">What the command does; null for one that is told and hands it to a cluster.</param>
+    public JobOptions(Command command, JobKind? kind)
     {
-        // Another machine may have other networks, and says so itself.
-        if (local)
-        {
-            _scorer.Validators.Add(result =>
-            {
-                string scorer = result.GetValueOrDefault<string>()!;
-                IReadOnlyList<string> networks = new ModelCatalog().Networks;
-                if (scorer is not ("same" or "bicubic") && !networks.Contains(scorer, StringComparer.Ordinal))
-                    result.AddError($"There is no scorer '{scorer}': choose same, bicubic or a network: {string.Join(", ", networks)}.");
-            });
-        }
-        _downscaler.AcceptOnlyFromAmong("bicubic", "downnet");
-        _joint.AcceptOnlyFromAmong("auto", "trained", "blockwise");
-        _format.AcceptOnlyFromAmong("png", "tiff", "tif", "webp", "jpeg", "jpg");
-        _scales.CustomParser = argument =>
-        {
-            try
-            {
-                return ScaleSet.Parse(argument.Tokens[0].Value);
-            }
-            catch (Exception e) when (e is FormatException or ArgumentException)
-            {
-                argument.AddError(e is ArgumentException ? e.Message.Split(" (Parameter", StringSplitOptions.None)[0] : e.Message);
-                return null;
-            }
-        };
-        _allocator.Validators.Add(result =>
-        {
-            try
-            {
-                Allocators.Parse(result.GetValueOrDefault<string>()!);
-            }
-            catch (Exception e) when (e is FormatException or ArgumentException)
-            {
-                result.AddError(e.Message.Split(" (Parameter", StringSplitOptions.None)[0]);
-            }
-        });
+        _kind = kind;
         command.Add(_output);
         command.Add(_recursive);
-        if (reconstructs)
-            command.Add(_format);
-        if (allocates)
+        foreach (JobOption option in JobOption.All.Where(option => kind is { } one ? option.Of.Has(one) && !option.ClusterOnly : true))
         {
-            command.Add(_network);
-            command.Add(_scorer);
-            command.Add(_allocator);
-            command.Add(_scales);
-            command.Add(_rate);
-            command.Add(_downscaler);
-            command.Add(_joint);
+            _options.Add((option, Of(option)));
+            command.Add(_options[^1].Option);
         }
-        command.Add(_precision);
-        command.Add(_force);
-        if (local)
-        {
-            command.Add(_device);
-            command.Add(_threads);
-            command.Add(_workDirectory);
-            command.Add(_maxWork);
-            command.Add(_dryRun);
-        }
-        command.Add(_maxPixels);
-        command.Add(_maxSide);
+        // Another machine may have other networks, and says so itself.
+        if (kind is null)
+            return;
+        if (_options.Find(one => one.Job.Name is "scorer").Option is Option<string> scorer)
+            scorer.Validators.Add(OneThatIsHere);
+        command.Add(_device);
+        command.Add(_threads);
+        command.Add(_workDirectory);
+        command.Add(_maxWork);
+        command.Add(_dryRun);
     }
 
     /// <summary>--precision, for any command that runs a network.</summary>
-    public static Option<string> Precision()
-    {
-        var option = new Option<string>("--precision") { Description = "Arithmetic of the networks; auto takes bfloat16 where the device is faster with it", HelpName = "auto|float32|bfloat16", DefaultValueFactory = _ => EngineSettings.Default.Precision };
-        option.AcceptOnlyFromAmong("auto", "float32", "bfloat16");
-        return option;
-    }
+    public static Option<string> Precision() => (Option<string>)Of(JobOption.Get("precision"));
 
     /// <summary>--device, for any command that runs a network.</summary>
     public static Option<string> Device()
@@ -125,38 +66,75 @@ internal sealed class JobOptions
     public static Option<int> Threads() =>
         new("--threads") { Description = "Processor threads of the networks (default: one per core)", HelpName = "N", CustomParser = Amounts.Whole(1, 1024, "a number of threads") };
 
-    /// <summary>Reads the values.</summary>
+    /// <summary>What is asked of the job.</summary>
     /// <exception cref="UserErrorException">Values that contradict each other.</exception>
-    public JobValues Read(ParseResult parsed)
+    public JobParameters Parameters(ParseResult parsed)
     {
-        ScaleSet scales = parsed.GetValue(_scales) ?? ScaleSet.Default;
-        int rate = parsed.GetValue(_rate) ?? scales.Middle;
-        if (rate < scales[0] || rate > scales[scales.Count - 1] || BlockGrid.DefaultBlockSize % rate != 0)
-            throw new UserErrorException($"--rate {rate} does not lie between the scales {scales} as a divisor of {BlockGrid.DefaultBlockSize}.", ExitCodes.Usage);
-        string output = parsed.GetValue(_output) ?? ".";
-        return new JobValues(
-            output, parsed.GetValue(_recursive), parsed.GetValue(_format) switch { "tif" => "tiff", "jpg" => "jpeg", { } format => format, null => "png" },
-            new EngineSettings(
-                parsed.GetValue(_network) ?? EngineSettings.Default.Network, parsed.GetValue(_scorer) ?? EngineSettings.Default.Scorer,
-                parsed.GetValue(_downscaler) ?? EngineSettings.Default.Downscaler, scales,
-                parsed.GetValue(_precision)!, parsed.GetValue(_device) ?? EngineSettings.Default.Device, parsed.GetValue(_threads), MaxBatch: 0, parsed.GetValue(_joint) ?? EngineSettings.Default.Joint),
-            parsed.GetValue(_allocator) ?? "sse", rate,
-            parsed.GetValue(_workDirectory) ?? Path.Combine(output, ".bbmr"), parsed.GetValue(_maxWork),
-            parsed.GetValue(_force), parsed.GetValue(_dryRun), new ImageLimits(parsed.GetValue(_maxPixels), parsed.GetValue(_maxSide)));
+        JobParameters parameters = JobParameters.Default with { Kind = _kind ?? JobParameters.Default.Kind };
+        if (_kind is not null)
+            parameters = parameters with { Engine = parameters.Engine with { Device = parsed.GetValue(_device)!, Threads = parsed.GetValue(_threads) } };
+        try
+        {
+            foreach ((JobOption job, Option option) in _options)
+            {
+                if ((option is Option<bool> flag ? parsed.GetValue(flag) ? "yes" : null : parsed.GetValue((Option<string>)option)) is { } text)
+                    parameters = job.Set(parameters, text);
+            }
+            return parameters.Validated();
+        }
+        catch (JobOptionException error)
+        {
+            throw new UserErrorException(error.Sentence(Written(error.Option)), ExitCodes.Usage);
+        }
     }
+
+    /// <summary>What is asked of the run.</summary>
+    public RunValues Run(ParseResult parsed)
+    {
+        string output = parsed.GetValue(_output) ?? ".";
+        return new RunValues(output, parsed.GetValue(_recursive), parsed.GetValue(_workDirectory) ?? Path.Combine(output, ".bbmr"), parsed.GetValue(_maxWork), parsed.GetValue(_dryRun));
+    }
+
+    private static Option Of(JobOption job)
+    {
+        string name = Written(job.Name);
+        if (job.Form is JobOptionForm.Flag)
+            return new Option<bool>(name) { Description = job.Description };
+        var option = new Option<string>(name) { Description = job.Description, HelpName = job.Values };
+        if (job.Default is { } usual)
+            option.DefaultValueFactory = _ => usual;
+        option.Validators.Add(result => Check(job, name, result));
+        return option;
+    }
+
+    private static void Check(JobOption job, string name, OptionResult result)
+    {
+        try
+        {
+            if (result.GetValueOrDefault<string>() is { } text)
+                job.Set(JobParameters.Default, text);
+        }
+        catch (JobOptionException error)
+        {
+            result.AddError(error.Sentence(name));
+        }
+    }
+
+    private static void OneThatIsHere(OptionResult result)
+    {
+        string scorer = result.GetValueOrDefault<string>()!;
+        IReadOnlyList<string> networks = new ModelCatalog().Networks;
+        if (scorer is not ("same" or "bicubic") && !networks.Contains(scorer, StringComparer.Ordinal))
+            result.AddError($"--scorer: there is no scorer '{scorer}'; choose same, bicubic or a network: {string.Join(", ", networks)}.");
+    }
+
+    private static string Written(string name) => "--" + name.Replace('_', '-');
 }
 
-/// <summary>The common options as given.</summary>
+/// <summary>What is asked of a run, beside its job.</summary>
 /// <param name="Output">Folder for the results.</param>
 /// <param name="Recursive">Go into folders.</param>
-/// <param name="Format">Extension of the restored image.</param>
-/// <param name="Engine">Networks, scales, precision, device, threads.</param>
-/// <param name="Allocator">Allocator as named.</param>
-/// <param name="Rate">Scale whose rate is kept.</param>
 /// <param name="WorkDirectory">Journal and intermediate files.</param>
 /// <param name="MaxWork">Quota in bytes; null for half of the free space.</param>
-/// <param name="Force">Replace results.</param>
 /// <param name="DryRun">Plan only.</param>
-/// <param name="Limits">Bounds on images.</param>
-internal sealed record JobValues(
-    string Output, bool Recursive, string Format, EngineSettings Engine, string Allocator, int Rate, string WorkDirectory, long? MaxWork, bool Force, bool DryRun, ImageLimits Limits);
+internal sealed record RunValues(string Output, bool Recursive, string WorkDirectory, long? MaxWork, bool DryRun);

@@ -9,7 +9,7 @@ using BbmrCluster.Work;
 namespace BbmrCluster.Cli.Commands;
 
 /// <summary>--dry-run: what a run would do, from the headers of its inputs and a short trial of the networks.</summary>
-internal sealed class DryRun(Terminal terminal, JobValues values, JobKind kind)
+internal sealed class DryRun(Terminal terminal, RunValues values, JobParameters parameters)
 {
     // Decoding, encoding, verifying: seconds per megapixel on an ordinary core.
     private const double CodecSecondsPerMegapixel = 0.25;
@@ -21,7 +21,7 @@ internal sealed class DryRun(Terminal terminal, JobValues values, JobKind kind)
     /// <param name="summary">Inputs refused so far.</param>
     public int Show(IReadOnlyList<ImageJob> jobs, IEngineFactory engines, RunSummary summary)
     {
-        double secondsPerBlock = jobs.Count == 0 ? 0 : TrySpeed(engines, jobs[0].Engine);
+        double secondsPerBlock = jobs.Count == 0 ? 0 : TrySpeed(engines, jobs[0].Parameters.Engine);
         long blocks = 0, work = 0;
         double seconds = 0;
         int planned = 0, refused = summary.Count("failed");
@@ -31,10 +31,10 @@ internal sealed class DryRun(Terminal terminal, JobValues values, JobKind kind)
             {
                 (int width, int height, int bitDepth, int colours, bool alpha) = SizeOf(job);
                 var grid = new BlockGrid(width, height);
-                long jobWork = WorkSpace.Estimate(kind, job.Measure, grid, colours, alpha, bitDepth);
+                long jobWork = WorkSpace.Estimate(parameters.Kind, parameters.Measure, grid, colours, alpha, bitDepth);
                 double jobSeconds = (grid.Count * secondsPerBlock) + ((double)width * height / 1e6 * CodecSecondsPerMegapixel);
                 bool exists = File.Exists(job.Outputs.Report);
-                terminal.Json(new { input = job.DisplayName, state = "planned", code = (string?)null, error = (string?)null, width, height, blocks = grid.Count, work_bytes = jobWork, estimated_seconds = jobSeconds, report_exists = exists, outputs = OutputNaming.FilesOf(job.Outputs, kind) });
+                terminal.Json(new { input = job.DisplayName, state = "planned", code = (string?)null, error = (string?)null, width, height, blocks = grid.Count, work_bytes = jobWork, estimated_seconds = jobSeconds, report_exists = exists, outputs = OutputNaming.FilesOf(job.Outputs, parameters.Kind) });
                 terminal.Result(string.Create(CultureInfo.InvariantCulture, $"{job.DisplayName}: {width}x{height}, {Amounts.Count(grid.Count, "block")}, {Amounts.Text(jobWork)} of work space, about {Amounts.Text(TimeSpan.FromSeconds(jobSeconds))}{(exists ? ", results are there: skipped when nothing changed" : "")}"));
                 (blocks, seconds, planned) = (blocks + grid.Count, seconds + jobSeconds, planned + 1);
                 // Images come one after another; the largest decides.
@@ -55,12 +55,12 @@ internal sealed class DryRun(Terminal terminal, JobValues values, JobKind kind)
 
     private (int Width, int Height, int BitDepth, int Colours, bool Alpha) SizeOf(ImageJob job)
     {
-        if (kind == JobKind.Upscale)
+        if (parameters.Kind == JobKind.Upscale)
         {
-            using ContainerReader reader = ContainerReader.Open(job.Source, job.Limits);
+            using ContainerReader reader = ContainerReader.Open(job.Source, job.Parameters.Limits);
             return (reader.Header.Width, reader.Header.Height, reader.Header.BitDepth, reader.Header.ColourChannels, reader.Header.Alpha != AlphaKind.None);
         }
-        ImageInfo info = ImageFile.Probe(job.Source, job.Limits);
+        ImageInfo info = ImageFile.Probe(job.Source, job.Parameters.Limits);
         return (info.Width, info.Height, info.BitDepth, info.ColourChannels, info.HasAlpha);
     }
 
@@ -77,10 +77,10 @@ internal sealed class DryRun(Terminal terminal, JobValues values, JobKind kind)
         for (int pass = 0; pass < 2; pass++)
         {
             perBlock = 0;
-            if (kind != JobKind.Upscale)
+            if (parameters.Kind != JobKind.Upscale)
                 perBlock += Seconds(() => engine.Scorer.Score(hr, extents, settings.Scales));
-            if (kind != JobKind.Downscale)
-                perBlock += (kind == JobKind.Rescale ? 2 : 1) * Seconds(() => engine.Reconstructor.Reconstruct(new LrStrips(TrialBlocks, 1, settings.Scales, middle, byScale)));
+            if (parameters.Kind != JobKind.Downscale)
+                perBlock += (parameters.Kind == JobKind.Rescale ? 2 : 1) * Seconds(() => engine.Reconstructor.Reconstruct(new LrStrips(TrialBlocks, 1, settings.Scales, middle, byScale)));
         }
         return perBlock;
 

@@ -7,11 +7,12 @@ using BbmrCluster.Networks;
 using BbmrCluster.Networks.Engine;
 using BbmrCluster.Node;
 using BbmrCluster.Work;
+using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Cli.Commands;
 
 /// <summary>One run of rescale, downscale or upscale: plan, embedded node, results, summary, exit code.</summary>
-internal sealed class RescaleRun(CommandServices services, JobValues values, JobKind kind)
+internal sealed class RescaleRun(CommandServices services, RunValues values, JobParameters parameters)
 {
     private readonly Terminal _terminal = services.Terminal;
     private readonly RunSummary _summary = new();
@@ -19,16 +20,10 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
     private readonly Dictionary<ImageId, int> _resumed = [];
     private readonly Stopwatch _clock = Stopwatch.StartNew();
 
-    /// <summary>downscale --measure.</summary>
-    public bool Measure { get; init; }
-
-    /// <summary>upscale --allow-other-weights.</summary>
-    public bool AllowOtherWeights { get; init; }
-
     /// <summary>Runs it.</summary>
     public async Task<int> RunAsync(string[] inputs)
     {
-        OutputPlan plan = OutputNaming.Plan(inputs, values.Output, kind, values.Format == "jpeg" ? "jpg" : values.Format, values.Recursive);
+        OutputPlan plan = OutputNaming.Plan(inputs, values.Output, parameters.Kind, parameters.ImageExtension, values.Recursive);
         foreach (RefusedInput refused in plan.Refused)
             Settle(refused);
 
@@ -36,7 +31,7 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
         var engines = new EngineFactory();
         List<ImageJob> jobs = MakeJobs(plan, engines);
         if (values.DryRun)
-            return new DryRun(_terminal, values, kind).Show(jobs, engines, _summary);
+            return new DryRun(_terminal, values, parameters).Show(jobs, engines, _summary);
         if (jobs.Count > 0)
         {
             PrepareOutput();
@@ -54,7 +49,7 @@ internal sealed class RescaleRun(CommandServices services, JobValues values, Job
     private List<ImageJob> MakeJobs(OutputPlan plan, EngineFactory engines)
     {
         var jobs = new List<ImageJob>(plan.Images.Count);
-        var maker = new JobMaker(engines, new JobParameters(kind, values.Engine, values.Allocator, values.Rate, values.Limits, Measure, values.Force, AllowOtherWeights));
+        var maker = new JobMaker(engines, parameters);
         foreach (PlannedImage image in plan.Images)
         {
             if (maker.TryMake(image, out ImageJob? job, out RefusedInput? refused))

@@ -35,6 +35,10 @@ public static class Devices
         : Avx2.IsSupported ? "cpu-avx2"
         : "cpu";
 
+    /// <summary>The precision that "auto" takes on devices of a class, as of <see cref="ClassOf"/>.</summary>
+    public static string FasterPrecision(string deviceClass) =>
+        deviceClass.StartsWith("cuda", StringComparison.Ordinal) || deviceClass.EndsWith("-bf16", StringComparison.Ordinal) ? "bfloat16" : "float32";
+
     /// <summary>The type of the networks' bodies for a precision setting.</summary>
     /// <exception cref="EngineUnavailableException">Unknown, or bfloat16 on a processor without it: one sentence.</exception>
     public static torch.ScalarType BodyType(string precision, torch.Device device)

@@ -40,6 +40,21 @@ public sealed class EngineFactory(ModelCatalog? catalog = null) : IEngineFactory
         MaxBatch = settings.MaxBatch > 0 ? settings.MaxBatch : BatchOfMemory(settings, GC.GetGCMemoryInfo().TotalAvailableMemoryBytes),
     };
 
+    /// <summary>
+    /// The parameters of a job with nothing open: what "auto" means on its devices, this machine's own unless it names a class,
+    /// and its weights.
+    /// </summary>
+    /// <exception cref="EngineUnavailableException">As above.</exception>
+    public JobParameters Pin(JobParameters parameters)
+    {
+        EngineSettings wanted = parameters.Engine;
+        string own = DeviceClass(wanted), chosen = parameters.DeviceClass is "" ? own : parameters.DeviceClass;
+        // Devices of another class need not be here.
+        EngineSettings engine = chosen == own ? Resolve(wanted)
+            : Resolve(wanted with { Precision = "float32" }) with { Precision = wanted.Precision is "auto" ? Devices.FasterPrecision(chosen) : wanted.Precision };
+        return parameters with { Engine = engine, DeviceClass = chosen, WeightHashes = new WeightHashes(WeightHashes(engine)) };
+    }
+
     /// <summary>The batch size that memory allows at the finest scale; 0 where it allows the best one.</summary>
     internal static int BatchOfMemory(EngineSettings settings, long memory)
     {

@@ -2,7 +2,6 @@ using System.Net.ServerSentEvents;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
-using System.Text.Json.Serialization;
 using Akka.Actor;
 using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Protocol;
@@ -34,13 +33,13 @@ internal static class ApiEndpoints
         services.AddProblemDetails();
         // Otherwise a malformed request is answered without a word.
         services.Configure<RouteHandlerOptions>(handling => handling.ThrowOnBadRequest = true);
-        services.ConfigureHttpJsonOptions(json =>
+        services.ConfigureHttpJsonOptions(json => ApiJson.Configure(json.SerializerOptions));
+        services.AddOpenApi("v1", api => api.AddSchemaTransformer((schema, context, _) =>
         {
-            json.SerializerOptions.PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower;
-            json.SerializerOptions.UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow;
-            json.SerializerOptions.Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping;
-        });
-        services.AddOpenApi("v1", api => api.AddDocumentTransformer((document, _, _) =>
+            if (context.JsonTypeInfo.Type == typeof(JobRequest))
+                JobRequest.Describe(schema);
+            return Task.CompletedTask;
+        }).AddDocumentTransformer((document, _, _) =>
         {
             document.Info.Title = "BbmrCluster";
             document.Info.Version = NodeOptions.ProgramVersion;
@@ -102,7 +101,7 @@ internal static class ApiEndpoints
         // Reads folders and weights: not on a thread that answers others.
         (ArchiveSpec spec, IReadOnlyList<RefusedInput> refused) = await Task.Run(() =>
         {
-            (IReadOnlyList<ImageJob> images, IReadOnlyList<RefusedInput> notTaken) = planner.Plan(request, usual);
+            (IEnumerable<ImageJob> images, IReadOnlyList<RefusedInput> notTaken) = planner.Plan(request, usual);
             string name = request.Name.Length > 0 ? request.Name : Path.GetFileName((request.Inputs.Count > 0 ? request.Inputs[0] : request.Manifest!).TrimEnd('/'));
             return (new ArchiveSpec(images, new WorkPolicy(new Priority(request.Priority), request.Attempts, rule), name, id), notTaken);
         }, stop);
@@ -264,7 +263,7 @@ internal static class ApiEndpoints
     {
         BadHttpRequestException bad => Problem(bad.StatusCode, "Malformed request", bad.InnerException is JsonException json ? Sentence(json) : bad.Message),
         ForbiddenPathException => Problem(403, "Path not allowed", error.Message),
-        RequestRefusedException or EngineUnavailableException => Problem(422, "Job refused", error.Message),
+        RequestRefusedException or JobOptionException or EngineUnavailableException => Problem(422, "Job refused", error.Message),
         ArchiveRefusedException => Problem(409, "Not possible now", error.Message),
         AskTimeoutException or TimeoutException => Problem(503, "Cluster silent", "No coordinator answered in time; it may be starting or moving, or its database may be away. Try again."),
         OperationCanceledException => null,

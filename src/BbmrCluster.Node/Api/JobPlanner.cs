@@ -1,4 +1,3 @@
-using BbmrCluster.Imaging;
 using BbmrCluster.Networks.Engine;
 using BbmrCluster.Node.Cluster;
 using BbmrCluster.Rescaling;
@@ -20,21 +19,15 @@ internal sealed class JobPlanner(NodeOptions options, EngineFactory engines)
     /// <summary>Finds inputs, names outputs and fixes weights, precision and device class.</summary>
     /// <param name="request">The request.</param>
     /// <param name="usualClass">Device class where the request names none; null for this node's own.</param>
+    /// <exception cref="JobOptionException">An option has a value that it cannot have.</exception>
     /// <exception cref="RequestRefusedException">Nothing can be done of it.</exception>
     /// <exception cref="ForbiddenPathException">A path lies where it may not.</exception>
     /// <exception cref="EngineUnavailableException">No weights for it.</exception>
-    public (IReadOnlyList<ImageJob> Jobs, IReadOnlyList<RefusedInput> Refused) Plan(JobRequest request, string? usualClass)
+    public (IEnumerable<ImageJob> Jobs, IReadOnlyList<RefusedInput> Refused) Plan(JobRequest request, string? usualClass)
     {
-        JobKind kind = Enum.TryParse(request.Kind, ignoreCase: true, out JobKind parsed) && Enum.IsDefined(parsed) ? parsed
-            : throw new RequestRefusedException($"There is no kind '{request.Kind}': rescale, downscale or upscale.");
-        string format = request.Format is "png" or "tiff" or "webp" or "jpeg" ? request.Format : throw new RequestRefusedException($"There is no format '{request.Format}': png, tiff, webp or jpeg.");
-        ScaleSet scales = Parsed(() => new ScaleSet(request.Scales));
-        string allocator = Parsed(() => Allocators.Parse(request.Allocator)).Name;
-        int rate = request.Rate ?? scales.Middle;
-        if (rate < scales[0] || rate > scales[scales.Count - 1] || BlockGrid.DefaultBlockSize % rate != 0)
-            throw new RequestRefusedException($"The rate {rate} does not lie between the scales {scales} as a divisor of {BlockGrid.DefaultBlockSize}.");
-        if (request.MaxPixels < 1 || request.MaxSide < 1)
-            throw new RequestRefusedException("max_pixels and max_side are at least 1.");
+        JobParameters parameters = request.Parameters();
+        if (parameters.DeviceClass is "")
+            parameters = parameters with { DeviceClass = usualClass ?? "" };
         var allowed = new AllowedFolders(options.Data);
         string output = allowed.Checked(request.Output, "output");
         List<string> inputs = [.. request.Inputs.Select(input => allowed.Checked(input, "input"))];
@@ -43,11 +36,8 @@ internal sealed class JobPlanner(NodeOptions options, EngineFactory engines)
         if (inputs.Count + (listed?.Paths.Count ?? 0) + refused.Count == 0)
             throw new RequestRefusedException(request.Manifest is null ? "A job needs inputs or a manifest." : $"The manifest {request.Manifest} names no input.");
 
-        OutputPlan plan = OutputNaming.Plan(inputs, output, kind, format == "jpeg" ? "jpg" : format, request.Recursive, listed);
+        OutputPlan plan = OutputNaming.Plan(inputs, output, parameters.Kind, parameters.ImageExtension, request.Recursive, listed);
         refused.AddRange(plan.Refused);
-        var wanted = new EngineSettings(request.Network, request.Scorer, request.Downscaler, scales, request.Precision, "auto", 0, 0, request.Joint);
-        var maker = new JobMaker(engines, new JobParameters(kind, wanted, allocator, rate, new ImageLimits(request.MaxPixels, request.MaxSide), request.Measure, request.Force, request.AllowOtherWeights),
-            request.DeviceClass ?? usualClass);
         var images = new List<PlannedImage>(plan.Images.Count);
         foreach (PlannedImage image in plan.Images)
         {
@@ -57,8 +47,8 @@ internal sealed class JobPlanner(NodeOptions options, EngineFactory engines)
             else
                 images.Add(image);
         }
-        IReadOnlyList<ImageJob> jobs = maker.MakeAll(images, refused);
-        if (jobs.Count == 0)
+        IEnumerable<ImageJob> jobs = new JobMaker(engines, parameters).MakeAll(images, refused);
+        if (!jobs.Any())
             throw new RequestRefusedException($"None of the inputs can be taken: {string.Join("; ", refused.Take(5).Select(one => $"{one.DisplayName}: {one.Reason}"))}.");
         MakeFolder(output);
         return (jobs, refused);
@@ -102,18 +92,6 @@ internal sealed class JobPlanner(NodeOptions options, EngineFactory engines)
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
             throw new RequestRefusedException($"The output folder {output} cannot be made: {error.Message}");
-        }
-    }
-
-    private static T Parsed<T>(Func<T> parse)
-    {
-        try
-        {
-            return parse();
-        }
-        catch (Exception error) when (error is FormatException or ArgumentException)
-        {
-            throw new RequestRefusedException(error.Message.Split(" (Parameter", StringSplitOptions.None)[0]);
         }
     }
 }

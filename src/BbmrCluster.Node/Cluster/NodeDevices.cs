@@ -34,13 +34,13 @@ internal sealed class SameWeightsRunner(IStageRunner runner, IEngineFactory engi
         IReadOnlyDictionary<string, string> here;
         try
         {
-            here = engines.WeightHashes(job.Engine);
+            here = engines.WeightHashes(job.Parameters.Engine);
         }
         catch (EngineUnavailableException error)
         {
             throw new StageFailedException(FailureClass.Transient, $"{job.DisplayName}: the worker {worker} cannot do it: {error.Message}", inner: error) { Code = "unavailable" };
         }
-        if (job.WeightHashes.FirstOrDefault(named => here.GetValueOrDefault(named.Key) != named.Value) is { Key: { } file })
+        if (job.Parameters.WeightHashes.FirstOrDefault(named => here.GetValueOrDefault(named.Key) != named.Value) is { Key: { } file })
             throw new StageFailedException(FailureClass.Transient, $"{job.DisplayName}: {file} of the worker {worker} differs from that of the node which took the job; give all nodes the same models") { Code = "other_weights" };
     }
 }

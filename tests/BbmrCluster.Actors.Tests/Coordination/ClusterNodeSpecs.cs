@@ -1,5 +1,6 @@
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Rescaling;
 using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Tests.Coordination;

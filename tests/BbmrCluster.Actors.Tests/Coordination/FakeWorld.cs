@@ -1,6 +1,4 @@
 using System.Collections.Concurrent;
-using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Imaging;
 using BbmrCluster.Rescaling;
 using BbmrCluster.Work;
 
@@ -52,12 +50,17 @@ internal sealed class FakeWorld
 
     public IEnumerable<Ran> Of(Stage stage) => Log.Where(ran => ran.Stage == stage);
 
+    public static JobParameters Parameters { get; } = new()
+    {
+        Engine = EngineSettings.Default with { Joint = "blockwise" }, DeviceClass = "fake", WeightHashes = new([new("w", "00")]), Rate = 4,
+    };
+
     public static ImageJob Job(string name, int width, int height, JobKind kind = JobKind.Rescale)
     {
         string path = $"/in/{name}-{width}x{height}";
-        var job = new ImageJob(new ImageId("none"), kind, path, name, new OutputPaths($"/out/{name}.bbmr", $"/out/{name}.png", null, $"/out/{name}.report.json"),
-            EngineSettings.Default with { Joint = "blockwise" }, "fake", new Dictionary<string, string> { ["w"] = "00" }, "sse", 4, false, false, ImageLimits.Default);
-        return job with { Id = JobIdentity.Of(job) };
+        var outputs = new OutputPaths($"/out/{name}.bbmr", $"/out/{name}.png", null, $"/out/{name}.report.json");
+        var parameters = Parameters with { Kind = kind };
+        return new ImageJob(JobIdentity.Of(path, outputs, parameters), path, name, outputs, parameters);
     }
 
     private sealed class FakeRunner(FakeWorld world) : IStageRunner
@@ -93,7 +96,7 @@ internal sealed class FakeWorld
         private IEnumerable<StageReport> Results(LeaseWork work)
         {
             var job = work.Job;
-            bool upscale = job.Kind == JobKind.Upscale;
+            bool upscale = job.Parameters.Kind == JobKind.Upscale;
             var facts = work.Facts ?? Facts(job);
             var grid = facts.Grid;
             int first = work.FirstBlock / grid.Columns;

@@ -5,6 +5,7 @@ using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Rescaling;
 using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Tests.Coordination;

@@ -1,5 +1,4 @@
 using BbmrCluster.Actors.Protocol;
-using BbmrCluster.Actors.Tests.Coordination;
 using BbmrCluster.Actors.Workers;
 using BbmrCluster.Work;
 
@@ -148,20 +147,6 @@ public sealed class PlacementTests
             return image.Value;
         }).ToList();
         Assert.InRange(taken.Count(image => image == "b1"), 9, 12);
-    }
-
-    [Fact]
-    public void Ids_depend_on_everything_that_decides_bytes_and_outputs()
-    {
-        var job = FakeWorld.Job("a", 10, 10);
-        ImageJob[] others =
-        [
-            job with { Kind = JobKind.Downscale }, job with { Source = "/in/b" }, job with { Outputs = job.Outputs with { Image = null } },
-            job with { Engine = job.Engine with { MaxBatch = 3 } }, job with { DeviceClass = "other" }, job with { Allocator = "paper" }, job with { Rate = 8 },
-            job with { Measure = true }, job with { Force = true }, job with { WeightHashes = new Dictionary<string, string> { ["w"] = "01" } },
-        ];
-        Assert.Equal(JobIdentity.Of(job), JobIdentity.Of(job with { Id = new ImageId("x"), DisplayName = "elsewhere" }));
-        Assert.Equal(others.Length + 1, others.Append(job).Select(JobIdentity.Of).Distinct().Count());
     }
 
     private static PresentWorker[] Workers(int count) => [.. Enumerable.Range(0, count).Select(i => new PresentWorker(new WorkerId($"w{i:000}"), 1, [], 0))];

@@ -19,7 +19,7 @@ public sealed class ProtocolSerializerTests : IDisposable
     private static readonly RunId Run = new("run");
     private static readonly LeaseId Lease = new(12, 3);
     private static readonly BlobRef Blob = new("img/raw-1", 123456789012, "00ff");
-    private static readonly ImageJob Job = FakeWorld.Job("a", 300, 200) with { Measure = true, AllowOtherWeights = true, Limits = new Imaging.ImageLimits(5, 6) };
+    private static readonly ImageJob Job = With(FakeWorld.Job("a", 300, 200), p => p with { Measure = true, AllowOtherWeights = true, Limits = new Imaging.ImageLimits(5, 6) });
     private static readonly ImageJob Other = Job with { Id = new ImageId("other"), Source = "/in/other", DisplayName = "other", Outputs = new OutputPaths(null, null, "/o.png", "/o.json") };
     private static readonly WorkPolicy Policy = new(new Priority(3), 7, PoisonRule.Fail);
     private static readonly DateTimeOffset At = new(2026, 1, 2, 3, 4, 5, TimeSpan.Zero);
@@ -107,6 +107,8 @@ public sealed class ProtocolSerializerTests : IDisposable
         }
     }
 
+    private static ImageJob With(ImageJob job, Func<JobParameters, JobParameters> change) => job with { Parameters = change(job.Parameters) };
+
     private static string Golden([CallerFilePath] string here = "") => Path.Combine(Path.GetDirectoryName(here)!, "golden");
 
     private static IEnumerable<ImageEvents.IImageEvent> ImageSamples() =>
@@ -142,7 +144,7 @@ public sealed class ProtocolSerializerTests : IDisposable
             yield return entry;
         yield return new ArchiveCommands.SubmitArchive(Archive, Run, "name", Policy, 2000, 1000, "digest");
         yield return new ArchiveCommands.SubmitArchive(Archive, Run, "name", Policy, 2000, 1000, "digest", Once: true);
-        yield return new ArchiveCommands.AddItems(Archive, Run, 1, [Job, Other, Job with { Kind = JobKind.Downscale }, Job with { Engine = Job.Engine with { Joint = "trained" } }]);
+        yield return new ArchiveCommands.AddItems(Archive, Run, 1, [Job, Other, With(Job, p => p with { Kind = JobKind.Downscale }), With(Job, p => p with { Engine = p.Engine with { Joint = "trained" } })]);
         yield return new ArchiveCommands.WatchArchive(Archive, Run, true);
         yield return new ArchiveCommands.ControlArchive(Archive, ArchiveControl.Retry);
         yield return new ArchiveCommands.ListItems(Archive, 1000, 50, ItemState.Pending);
