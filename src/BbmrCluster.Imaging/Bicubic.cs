@@ -144,17 +144,91 @@ public static class Bicubic
                         middle[i] += weight * row[i];
                 }
 
-                for (int x = 0; x < large; x++)
-                {
-                    // Four lanes carry three channels; the fourth is overwritten by the next pixel or is padding.
-                    Vector128<float> sum = Vector128<float>.Zero;
-                    for (int t = x * taps.Count; t < (x + 1) * taps.Count; t++)
-                        sum += Vector128.LoadUnsafe(ref middle[taps.Index[t] * 3]) * (float)taps.Weights[t];
-                    sum.StoreUnsafe(ref line[x * 3]);
-                }
-
+                BlendColumns(middle, taps, line);
                 line.AsSpan(0, large * 3).CopyTo(hr[(((n * large) + y) * large * 3)..]);
             }
+        }
+    }
+
+    /// <summary>
+    /// Some rows of an image shrunk as a whole, from a window of its rows: bit for bit those of <see cref="Resize(PixelBuffer, ResizeScale)"/>.
+    /// </summary>
+    /// <param name="window">R x W x 3 samples: image rows from <paramref name="firstRow"/> on, with <see cref="Reach"/> rows beyond what the result covers, mirrored at the image's edges.</param>
+    /// <param name="width">W, the image's width in pixels.</param>
+    /// <param name="firstRow">Image row of the window's first row.</param>
+    /// <param name="imageHeight">Rows of the whole image.</param>
+    /// <param name="bitDepth">8 or 16.</param>
+    /// <param name="factor">2 gives half the side.</param>
+    /// <param name="firstResult">First row of the shrunk image to make.</param>
+    /// <param name="result">Whole rows of ceil(W / factor) x 3 samples, filled by the call.</param>
+    /// <exception cref="ArgumentException">The window lacks rows.</exception>
+    public static void DownscaleRows(ReadOnlySpan<ushort> window, int width, int firstRow, int imageHeight, int bitDepth, int factor, int firstResult, Span<ushort> result)
+    {
+        BicubicTaps rows = BicubicTaps.Create(imageHeight, ResizeScale.Down(factor)), columns = BicubicTaps.Create(width, ResizeScale.Down(factor));
+        int maxValue = (1 << bitDepth) - 1, rowLength = width * 3, line = columns.Length * 3, count = result.Length / line;
+        if (count * line != result.Length || firstResult < 0 || firstResult + count > rows.Length)
+            throw new ArgumentException($"{result.Length} samples from row {firstResult} on are not rows of {columns.Length} pixels of an image of {rows.Length} rows.", nameof(result));
+        foreach (int row in rows.Index.AsSpan(firstResult * rows.Count, count * rows.Count))
+        {
+            if (row < firstRow || (row - firstRow + 1) * rowLength > window.Length)
+                throw new ArgumentException($"A window of {window.Length / rowLength} rows from row {firstRow} on lacks row {row}.", nameof(window));
+        }
+        ushort[] middle = new ushort[rowLength + Padding], blended = new ushort[line + Padding];
+        for (int y = 0; y < count; y++)
+        {
+            BlendRows(window, rowLength, rows, firstResult + y, middle, maxValue, firstRow);
+            BlendColumns(middle, 3, columns, blended, maxValue);
+            blended.AsSpan(0, line).CopyTo(result[(y * line)..]);
+        }
+    }
+
+    /// <summary>Image rows beyond an area, above and below, on which its pixels at 1/factor depend: the kernel's half width.</summary>
+    public static int Reach(int factor) => 2 * factor;
+
+    /// <summary>Enlarges a map as a whole on the integer path: rounded and clamped.</summary>
+    /// <param name="map">H x W x 3.</param>
+    /// <param name="width">W.</param>
+    /// <param name="height">H.</param>
+    /// <param name="bitDepth">8 or 16.</param>
+    /// <param name="factor">2 gives twice the side.</param>
+    /// <returns>(H factor) x (W factor) x 3.</returns>
+    public static ushort[] UpscaleMap(ReadOnlySpan<ushort> map, int width, int height, int bitDepth, int factor)
+    {
+        BicubicTaps rows = BicubicTaps.Create(height, ResizeScale.Up(factor)), columns = BicubicTaps.Create(width, ResizeScale.Up(factor));
+        int maxValue = (1 << bitDepth) - 1, rowLength = width * 3, line = columns.Length * 3;
+        ushort[] result = new ushort[checked(rows.Length * line)], middle = new ushort[rowLength + Padding], blended = new ushort[line + Padding];
+        for (int y = 0; y < rows.Length; y++)
+        {
+            BlendRows(map, rowLength, rows, y, middle, maxValue);
+            BlendColumns(middle, 3, columns, blended, maxValue);
+            blended.AsSpan(0, line).CopyTo(result.AsSpan(y * line));
+        }
+        return result;
+    }
+
+    /// <summary>Enlarges a map of real values as a whole, neither rounded nor clamped.</summary>
+    /// <param name="map">H x W x 3.</param>
+    /// <param name="width">W.</param>
+    /// <param name="height">H.</param>
+    /// <param name="factor">2 gives twice the side.</param>
+    /// <param name="result">(H factor) x (W factor) x 3, filled by the call.</param>
+    public static void UpscaleMap(ReadOnlySpan<float> map, int width, int height, int factor, Span<float> result)
+    {
+        BicubicTaps rows = BicubicTaps.Create(height, ResizeScale.Up(factor)), columns = BicubicTaps.Create(width, ResizeScale.Up(factor));
+        int rowLength = width * 3, line = columns.Length * 3;
+        float[] middle = new float[rowLength + Padding], blended = new float[line + Padding];
+        for (int y = 0; y < rows.Length; y++)
+        {
+            Array.Clear(middle);
+            for (int t = y * rows.Count; t < (y + 1) * rows.Count; t++)
+            {
+                float weight = (float)rows.Weights[t];
+                ReadOnlySpan<float> row = map.Slice(rows.Index[t] * rowLength, rowLength);
+                for (int i = 0; i < row.Length; i++)
+                    middle[i] += weight * row[i];
+            }
+            BlendColumns(middle, columns, blended);
+            blended.AsSpan(0, line).CopyTo(result[(y * line)..]);
         }
     }
 
@@ -170,8 +244,11 @@ public static class Bicubic
         return count;
     }
 
-    /// <summary>Output row <paramref name="y"/> of the height pass into <paramref name="output"/>, rounded and clamped.</summary>
-    private static void BlendRows<T>(ReadOnlySpan<T> source, int rowLength, BicubicTaps taps, int y, ushort[] output, int maxValue)
+    /// <summary>
+    /// Output row <paramref name="y"/> of the height pass into <paramref name="output"/>, rounded and clamped; the source begins
+    /// with the row <paramref name="firstRow"/>.
+    /// </summary>
+    private static void BlendRows<T>(ReadOnlySpan<T> source, int rowLength, BicubicTaps taps, int y, ushort[] output, int maxValue, int firstRow = 0)
         where T : unmanaged
     {
         ReadOnlySpan<int> index = taps.Index.AsSpan(y * taps.Count, taps.Count);
@@ -185,7 +262,7 @@ public static class Bicubic
                 Vector256<int> low = half, high = half;
                 for (int t = 0; t < weights.Length; t++)
                 {
-                    (Vector256<uint> a, Vector256<uint> b) = Vector256.Widen(Load16(source.Slice((index[t] * rowLength) + i, 16)));
+                    (Vector256<uint> a, Vector256<uint> b) = Vector256.Widen(Load16(source.Slice(((index[t] - firstRow) * rowLength) + i, 16)));
                     low += a.AsInt32() * weights[t];
                     high += b.AsInt32() * weights[t];
                 }
@@ -201,7 +278,7 @@ public static class Bicubic
         {
             double sum = 0;
             for (int t = 0; t < real.Length; t++)
-                sum += real[t] * Value(source[(index[t] * rowLength) + i]);
+                sum += real[t] * Value(source[((index[t] - firstRow) * rowLength) + i]);
             output[i] = Round(sum, maxValue);
         }
     }
@@ -235,6 +312,19 @@ public static class Bicubic
                     sum += taps.Weights[t] * row[(taps.Index[t] * channels) + c];
                 output[(x * channels) + c] = Round(sum, maxValue);
             }
+        }
+    }
+
+    /// <summary>The width pass of one row of real RGB values. Both arrays have <see cref="Padding"/> spare values at their end.</summary>
+    private static void BlendColumns(float[] row, BicubicTaps taps, float[] output)
+    {
+        for (int x = 0; x < taps.Length; x++)
+        {
+            // Four lanes carry three channels; the fourth is overwritten by the next pixel or is padding.
+            Vector128<float> sum = Vector128<float>.Zero;
+            for (int t = x * taps.Count; t < (x + 1) * taps.Count; t++)
+                sum += Vector128.LoadUnsafe(ref row[taps.Index[t] * 3]) * (float)taps.Weights[t];
+            sum.StoreUnsafe(ref output[x * 3]);
         }
     }
 

@@ -44,12 +44,23 @@ public static class Metrics
     /// <param name="width">Columns that count, from the left.</param>
     /// <param name="height">Rows that count, from the top.</param>
     /// <param name="bitDepth">8 or 16.</param>
-    public static double BlockSse(ReadOnlySpan<ushort> reference, ReadOnlySpan<ushort> block, int side, int width, int height, int bitDepth)
+    public static double BlockSse(ReadOnlySpan<ushort> reference, ReadOnlySpan<ushort> block, int side, int width, int height, int bitDepth) =>
+        AreaSse(reference, side, block, side, width, height, bitDepth);
+
+    /// <summary>The same over areas that lie in larger maps.</summary>
+    /// <param name="reference">From the area's first sample on.</param>
+    /// <param name="referenceWidth">Pixels in a row of the reference's map.</param>
+    /// <param name="made">From the area's first sample on.</param>
+    /// <param name="madeWidth">Pixels in a row of the other map.</param>
+    /// <param name="width">Columns of the area.</param>
+    /// <param name="height">Rows of the area.</param>
+    /// <param name="bitDepth">8 or 16.</param>
+    public static double AreaSse(ReadOnlySpan<ushort> reference, int referenceWidth, ReadOnlySpan<ushort> made, int madeWidth, int width, int height, int bitDepth)
     {
         double sum = 0;
         for (int y = 0; y < height; y++)
         {
-            ReadOnlySpan<ushort> a = reference.Slice(y * side * 3, width * 3), b = block.Slice(y * side * 3, width * 3);
+            ReadOnlySpan<ushort> a = reference.Slice(y * referenceWidth * 3, width * 3), b = made.Slice(y * madeWidth * 3, width * 3);
             for (int i = 0; i < a.Length; i += 3)
             {
                 double difference = Luma.Of(a[i], a[i + 1], a[i + 2], bitDepth) - Luma.Of(b[i], b[i + 1], b[i + 2], bitDepth);

@@ -78,6 +78,6 @@ public sealed class JobMaker(EngineFactory engines, JobParameters parameters)
         ContainerHeader header = reader.Header;
         // With other weights allowed, those that are here decide whether the joint part is a trained one.
         string joint = EngineFactory.JointOf(header) is var named && parameters.AllowOtherWeights && named is "trained" ? "auto" : named;
-        return parameters.Engine with { Network = header.Network, Scorer = "none", Downscaler = header.Downscaler, Scales = header.Scales, Joint = joint };
+        return parameters.Engine with { Network = header.Network, Scorer = "none", Downscaler = header.Downscaler, Scales = header.Scales, Joint = joint, Context = header.Context, BlockSize = header.BlockSize, Halo = header.Halo };
     }
 }

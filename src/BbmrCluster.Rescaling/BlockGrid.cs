@@ -2,24 +2,34 @@ namespace BbmrCluster.Rescaling;
 
 /// <summary>
 /// The grid of square blocks over an image (paper section 3.1): <c>ceil(W/size) x ceil(H/size)</c> blocks in raster
-/// order. The last column and row of pixels are replicated to fill the grid and the result is cropped back.
+/// order. The last column and row of pixels are replicated to fill the grid and the result is cropped back. A strip is
+/// one row of blocks or, for blocks smaller than <see cref="TileSize"/> that see their neighbours, several.
 /// </summary>
 public sealed record BlockGrid
 {
     /// <summary>Side of a block in HR pixels, as in the paper.</summary>
     public const int DefaultBlockSize = 128;
 
+    /// <summary>Image rows of a strip, and side of a tile, where blocks see their neighbours.</summary>
+    public const int TileSize = 128;
+
     /// <summary>Lays the grid over an image.</summary>
     /// <param name="width">Image width, pixels, at least 1.</param>
     /// <param name="height">Image height, pixels, at least 1.</param>
     /// <param name="blockSize">Block side, HR pixels.</param>
-    public BlockGrid(int width, int height, int blockSize = DefaultBlockSize)
+    /// <param name="stripHeight">Image rows of a strip, a multiple of the block side; 0 takes one row of blocks.</param>
+    public BlockGrid(int width, int height, int blockSize = DefaultBlockSize, int stripHeight = 0)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(width, 1);
         ArgumentOutOfRangeException.ThrowIfLessThan(height, 1);
         ArgumentOutOfRangeException.ThrowIfLessThan(blockSize, 1);
-        (Width, Height, BlockSize) = (width, height, blockSize);
+        (Width, Height, BlockSize, StripHeight) = (width, height, blockSize, stripHeight == 0 ? blockSize : stripHeight);
+        if (StripHeight < blockSize || StripHeight % blockSize != 0)
+            throw new ArgumentOutOfRangeException(nameof(stripHeight), stripHeight, $"A strip has whole rows of blocks of {blockSize} pixels.");
     }
+
+    /// <summary>The grid of blocks that see their neighbours: strips of <see cref="TileSize"/> rows whatever the block side.</summary>
+    public static BlockGrid OfTiles(int width, int height, int blockSize) => new(width, height, blockSize, TileSize);
 
     /// <summary>Image width, pixels.</summary>
     public int Width { get; }
@@ -30,17 +40,38 @@ public sealed record BlockGrid
     /// <summary>Block side, HR pixels.</summary>
     public int BlockSize { get; }
 
-    /// <summary>Blocks in a strip.</summary>
+    /// <summary>Image rows of a strip.</summary>
+    public int StripHeight { get; }
+
+    /// <summary>Blocks in a row of blocks.</summary>
     public int Columns => (Width + BlockSize - 1) / BlockSize;
 
-    /// <summary>Strips (rows of blocks).</summary>
-    public int Strips => (Height + BlockSize - 1) / BlockSize;
+    /// <summary>Rows of blocks.</summary>
+    public int BlockRows => (Height + BlockSize - 1) / BlockSize;
+
+    /// <summary>Strips.</summary>
+    public int Strips => (Height + StripHeight - 1) / StripHeight;
 
     /// <summary>Blocks in all (N of the paper).</summary>
-    public int Count => checked(Columns * Strips);
+    public int Count => checked(Columns * BlockRows);
 
-    /// <summary>Image rows of a strip that lie inside the image, 1 to <see cref="BlockSize"/>.</summary>
-    public int RowsOf(int strip) => Math.Min(BlockSize, Height - (strip * BlockSize));
+    /// <summary>Blocks of a whole strip.</summary>
+    public int BlocksPerStrip => Columns * (StripHeight / BlockSize);
+
+    /// <summary>Tiles in a strip: the unit of work of a network.</summary>
+    public int Tiles => (Width + StripHeight - 1) / StripHeight;
+
+    /// <summary>First block of a strip.</summary>
+    public int FirstBlockOf(int strip) => strip * BlocksPerStrip;
+
+    /// <summary>Blocks of a strip; the last one may have fewer than the others.</summary>
+    public int BlocksOf(int strip) => Math.Min(BlocksPerStrip, Count - FirstBlockOf(strip));
+
+    /// <summary>The strip that holds a block.</summary>
+    public int StripOf(int block) => block / BlocksPerStrip;
+
+    /// <summary>Image rows of a strip that lie inside the image, 1 to <see cref="StripHeight"/>.</summary>
+    public int RowsOf(int strip) => Math.Min(StripHeight, Height - (strip * StripHeight));
 
     /// <summary>The part of a block that lies inside the image.</summary>
     public BlockExtent ExtentOf(int block)

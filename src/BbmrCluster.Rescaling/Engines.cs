@@ -1,13 +1,29 @@
 namespace BbmrCluster.Rescaling;
 
-/// <summary>Brings HR blocks to LR blocks, each block by itself (paper eq. 2). Used on one thread.</summary>
+/// <summary>Brings HR to LR. Used on one thread.</summary>
 public interface IDownscaler
 {
     /// <summary>Name on the command line: bicubic, downnet.</summary>
     string Name { get; }
 
-    /// <summary>Downscales every block: side/scale pixels a side, same bit depth, rounded to whole values.</summary>
+    /// <summary>
+    /// Downscales every block, which sees nothing but itself (paper eq. 2): side/scale pixels a side, same bit depth, rounded
+    /// to whole values.
+    /// </summary>
     BlockBatch Downscale(BlockBatch hr, int scale);
+
+    /// <summary>
+    /// Some rows of the downscaled whole image, ceil(width / scale) pixels wide: every pixel sees what lies around it, however
+    /// the image is cut into strips.
+    /// </summary>
+    /// <param name="image">Image rows, with <see cref="Reach"/> rows beyond the result's own above and below, as far as the image goes.</param>
+    /// <param name="scale">Scale factor.</param>
+    /// <param name="firstRow">First LR row, of ceil(height / scale).</param>
+    /// <param name="rowCount">LR rows.</param>
+    SampleMap Downscale(ImageRows image, int scale, int firstRow, int rowCount);
+
+    /// <summary>Image rows beyond an area on which its LR may depend.</summary>
+    int Reach(int scale);
 }
 
 /// <summary>Scores HR blocks at each scale: downscale, super-resolve, measure (paper section 3.2). Used on one thread.</summary>
@@ -25,6 +41,20 @@ public interface IBlockScorer
     /// <param name="scales">The scales to try.</param>
     /// <returns>SSE indexed [block, scale index]; a value that is not finite marks a block that could not be scored.</returns>
     double[,] Score(BlockBatch hr, IReadOnlyList<BlockExtent> extents, ScaleSet scales);
+
+    /// <summary>
+    /// The same for blocks in their place: LR is that of the whole image, and a network sees a halo of LR pixels around each
+    /// tile, at the block's own scale. Scale 1 costs no error. Results do not depend on which blocks are asked for together.
+    /// </summary>
+    /// <param name="image">Image rows, at least those of <see cref="RowsFor"/>.</param>
+    /// <param name="grid">Grid with strips of whole tiles.</param>
+    /// <param name="firstBlock">First block, raster order.</param>
+    /// <param name="blockCount">Blocks.</param>
+    /// <param name="scales">The scales to try, some of those that the scorer was made for.</param>
+    double[,] Score(ImageRows image, BlockGrid grid, int firstBlock, int blockCount, IReadOnlyList<int> scales);
+
+    /// <summary>Image rows that scoring some blocks in their place needs: the first, and the one after the last.</summary>
+    (int First, int End) RowsFor(BlockGrid grid, int firstBlock, int blockCount, IReadOnlyList<int> scales);
 }
 
 /// <summary>
@@ -51,7 +81,10 @@ public sealed record FeatureBand(int Rows, int Width, int Channels, float[] Valu
 /// <param name="Bottom">Feature rows at the lower border.</param>
 public sealed record ReconstructedStrip(ushort[] Rows, FeatureBand Top, FeatureBand Bottom);
 
-/// <summary>Turns LR blocks into image rows (JointSR, paper section 3.4). Used on one thread, the owner of its tensors.</summary>
+/// <summary>
+/// Turns LR blocks, each of which sees nothing but itself, into image rows (JointSR, paper section 3.4). Used on one thread, the
+/// owner of its tensors.
+/// </summary>
 public interface IReconstructor
 {
     /// <summary>Network name, e.g. omnisr-light.</summary>
@@ -78,6 +111,21 @@ public interface IReconstructor
 }
 
 /// <summary>
+/// Turns LR blocks that see their neighbours into image rows: the network of a scale runs over the canvas of that scale, tile by
+/// tile with a halo, and a block takes its part from the canvas of its own scale. Strips need no joining. Used on one thread.
+/// </summary>
+public interface ICanvasReconstructor
+{
+    /// <summary>Network name.</summary>
+    string Name { get; }
+
+    /// <summary>Reconstructs strips. Results do not depend on which strips are asked for together, nor on batch or threads.</summary>
+    /// <returns>For each strip its rows over all columns of the grid, before cropping.</returns>
+    /// <exception cref="NonFiniteOutputException">A tile came out as NaN or infinity even in float32.</exception>
+    IReadOnlyList<SampleMap> Reconstruct(LrContext strips);
+}
+
+/// <summary>
 /// All that one device does for one job: made, used and disposed on one thread, the only owner of its tensors.
 /// </summary>
 public interface IEngine : IDisposable
@@ -88,8 +136,14 @@ public interface IEngine : IDisposable
     /// <summary>The scorer.</summary>
     IBlockScorer Scorer { get; }
 
-    /// <summary>The reconstructor.</summary>
+    /// <summary>The reconstructor of blocks by themselves (context none).</summary>
     IReconstructor Reconstructor { get; }
+
+    /// <summary>The reconstructor of blocks that see their neighbours (context canvas).</summary>
+    ICanvasReconstructor CanvasReconstructor { get; }
+
+    /// <summary>Scores by the network that reconstructs over canvases: at one scale, what that scale for all blocks would cost.</summary>
+    IBlockScorer UniformScorer { get; }
 
     /// <summary>Device calls, blocks and retries since the last call; clears the counters.</summary>
     DeviceCounts TakeCounts();
@@ -126,7 +180,29 @@ public interface IEngineFactory
 public sealed record EngineSettings(string Network, string Scorer, string Downscaler, ScaleSet Scales, string Precision, string Device, int Threads, int MaxBatch,
     string Joint = "auto")
 {
-    /// <summary>The defaults of the command line.</summary>
+    /// <summary>What blocks see of each other.</summary>
+    public BlockContext Context { get; init; }
+
+    /// <summary>Block side, HR pixels: a divisor of 128; 128 where blocks see nothing.</summary>
+    public int BlockSize { get; init; } = BlockGrid.DefaultBlockSize;
+
+    /// <summary>LR pixels beyond a tile that a network sees on every side; 0 where blocks see nothing.</summary>
+    public int Halo { get; init; }
+
+    /// <summary>
+    /// Whether a block's score is also its error in the reconstruction of the whole image at that scale: then the gain over one
+    /// scale for all needs no work of its own.
+    /// </summary>
+    public bool ScoresByReconstruction => Context == BlockContext.Canvas && (Scorer == "same" || Scorer == Network);
+
+    /// <summary>The grid over an image of some size.</summary>
+    public BlockGrid GridOf(int width, int height) => GridOf(width, height, Context, BlockSize);
+
+    /// <summary>The grid of blocks of a side with a context.</summary>
+    public static BlockGrid GridOf(int width, int height, BlockContext context, int blockSize) =>
+        context == BlockContext.Canvas ? BlockGrid.OfTiles(width, height, blockSize) : new BlockGrid(width, height, blockSize);
+
+    /// <summary>The paper's way: blocks by themselves.</summary>
     public static EngineSettings Default { get; } = new("omnisr-light", "omnisr-light", "bicubic", ScaleSet.Default, "auto", "auto", 0, 0);
 }
 

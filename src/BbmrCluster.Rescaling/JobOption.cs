@@ -78,11 +78,23 @@ public sealed record JobOption
     ];
 
     /// <summary>
-    /// All later ones. They travel by name, and only where they differ from the default, so that journals, identities and
+    /// All later ones. They travel by name, and only where they differ from what absence means, so that journals, identities and
     /// fingerprints of jobs that do not use an option stay what they were before there was one.
     /// </summary>
     public static IReadOnlyList<JobOption> Named { get; } =
     [
+        // Changing it takes the block side and halo along that belong to it; whoever wants others names them after it.
+        Choice("context", "What blocks see of each other: their neighbours, or nothing, as in the paper (blocks of 128)", "canvas|none",
+            p => BlockContexts.NameOf(p.Engine.Context), (p, v) => BlockContexts.Parse(v) is var context && context == p.Engine.Context ? p : p with
+            {
+                Engine = context == BlockContext.None
+                    ? p.Engine with { Context = BlockContext.None, BlockSize = BlockGrid.DefaultBlockSize, Halo = 0 }
+                    : p.Engine with { Context = BlockContext.Canvas, BlockSize = BlockContexts.DefaultBlockSize, Halo = BlockContexts.DefaultHalo },
+            }) with { Of = JobKinds.Downscaling, Decides = JobKinds.All, Absent = _ => "none" },
+        Choice("block", "Side of a block in pixels", "128|64|32|16", p => Invariant(p.Engine.BlockSize), (p, v) => p with { Engine = p.Engine with { BlockSize = int.Parse(v, CultureInfo.InvariantCulture) } })
+            with { Of = JobKinds.Downscaling, Decides = JobKinds.All, Absent = p => p.Engine.Context == BlockContext.None ? "128" : "" },
+        Number("halo", "Stored pixels around a piece of the image that a network also sees", "N", 0, ContainerHeader.MaxHalo, p => p.Engine.Halo, (p, v) => p with { Engine = p.Engine with { Halo = (int)v } })
+            with { Of = JobKinds.Downscaling, Decides = JobKinds.All, Absent = p => p.Engine.Context == BlockContext.None ? "0" : "" },
     ];
 
     /// <summary>All options, in the order of help texts.</summary>
@@ -112,6 +124,9 @@ public sealed record JobOption
     /// <summary>The kinds of jobs whose fingerprint it belongs to, since the bytes of their outputs depend on it.</summary>
     public JobKinds Decides { get; private init; }
 
+    // What it means that a journal, message or report does not name it; null where that is the default, "" where it is always named.
+    private Func<JobParameters, string>? Absent { get; init; }
+
     /// <summary>Its value by default, or null for one that is open by default.</summary>
     public string? Default => TextOf(JobParameters.Default);
 
@@ -122,9 +137,9 @@ public sealed record JobOption
     /// <summary>The option of a name; null when there is none.</summary>
     public static JobOption? Find(string name) => All.FirstOrDefault(option => option.Name.Equals(name, StringComparison.OrdinalIgnoreCase));
 
-    /// <summary>The later options (<see cref="Named"/>) that differ from their default, with their text.</summary>
+    /// <summary>The later options (<see cref="Named"/>) that differ from what absence means, with their text.</summary>
     public static IEnumerable<(JobOption Option, string Text)> SetByName(JobParameters parameters) =>
-        Named.Where(option => option.TextOf(parameters) is { } text && text != option.Default).Select(option => (option, option.TextOf(parameters)!));
+        Named.Where(option => option.TextOf(parameters) is { } text && text != (option.Absent is { } absent ? absent(parameters) : option.Default)).Select(option => (option, option.TextOf(parameters)!));
 
     /// <summary>Its value as text; null while it is open.</summary>
     public string? TextOf(JobParameters parameters) => _get(parameters);
@@ -165,6 +180,8 @@ public sealed record JobOption
     private static JobOption Flag(string name, string description, Func<JobParameters, bool> get, Func<JobParameters, bool, JobParameters> set) =>
         new(name, description, "", JobOptionForm.Flag, p => get(p) ? "yes" : "no",
             (p, v) => set(p, v switch { "yes" or "true" => true, "no" or "false" => false, _ => throw new FormatException($"'{v}' is neither yes nor no") }));
+
+    private static string Invariant(int value) => value.ToString(CultureInfo.InvariantCulture);
 
     private static string Lower(JobKind kind) => kind.ToString().ToLowerInvariant();
 }

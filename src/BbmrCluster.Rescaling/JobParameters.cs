@@ -24,7 +24,12 @@ public sealed record JobParameters
     public string Format { get; init; } = "png";
 
     /// <summary>Networks, scales, precision, device, batch. Of an upscale the container decides networks and scales.</summary>
-    public EngineSettings Engine { get; init; } = EngineSettings.Default;
+    public EngineSettings Engine { get; init; } = EngineSettings.Default with
+    {
+        Context = BlockContext.Canvas,
+        BlockSize = BlockContexts.DefaultBlockSize,
+        Halo = BlockContexts.DefaultHalo,
+    };
 
     /// <summary>The allocator as <see cref="Allocators.Parse"/> reads it; after <see cref="Validated"/> by its canonical name.</summary>
     public string Allocator { get; init; } = SseAllocator.Id;
@@ -78,8 +83,17 @@ public sealed record JobParameters
     {
         JobParameters checkedOnes = JobOption.All.Aggregate(this, (parameters, option) => option.TextOf(parameters) is { } text ? option.Set(parameters, text) : parameters);
         ScaleSet scales = Engine.Scales;
-        if (Rate < scales[0] || Rate > scales[scales.Count - 1] || BlockGrid.DefaultBlockSize % Rate != 0)
-            throw new JobOptionException("rate", $"{Rate} does not lie between the scales {scales} as a divisor of {BlockGrid.DefaultBlockSize}");
+        int block = Engine.BlockSize;
+        if (Rate < scales[0] || Rate > scales[scales.Count - 1] || block % Rate != 0)
+            throw new JobOptionException("rate", $"{Rate} does not lie between the scales {scales} as a divisor of {block}");
+        if (Engine.Context == BlockContext.None && block != BlockGrid.DefaultBlockSize)
+            throw new JobOptionException("block", $"blocks of {block} pixels must see their neighbours; without context they have {BlockGrid.DefaultBlockSize}");
+        if (Engine.Context == BlockContext.None && Engine.Halo != 0)
+            throw new JobOptionException("halo", "blocks without context have no halo");
+        if (scales.Scales.FirstOrDefault(scale => block % scale != 0) is var odd and not 0)
+            throw new JobOptionException("scales", $"scale {odd} does not divide a block of {block} pixels");
+        if (Engine.Context == BlockContext.Canvas && !Canvas.Supports(scales))
+            throw new JobOptionException("scales", $"of {scales} each must divide the next where blocks see their neighbours");
         return checkedOnes with { Rate = Rate };
     }
 }

@@ -68,8 +68,9 @@ internal sealed class FinishStage(StageContext context)
     // Joins borders and passes the finished rows of every strip on, in order.
     private Measured Reconstructed()
     {
-        var quality = Measures ? new QualityAccumulator(_facts.Width, _facts.Height, 0, _facts.Grid.BlockSize) : null;
-        var sse = Measures ? new double[_facts.Grid.Count] : null;
+        var quality = Measures ? new QualityAccumulator(_facts.Width, _facts.Height, 0, _facts.Grid.StripHeight) : null;
+        var sse = Measures ? new double[RecordedQuality.ValuesOf(_facts.Grid)] : null;
+        bool joins = _job.Parameters.Engine.Context == BlockContext.None;
         double uniform = 0;
         PixelBuffer rows = ReadRows(0);
         PixelBuffer? raw = Measures ? context.ReadRaw(_strips[0]) : null;
@@ -78,7 +79,7 @@ internal sealed class FinishStage(StageContext context)
             context.Cancellation.ThrowIfCancellationRequested();
             bool last = strip == _strips.Count - 1;
             PixelBuffer? nextRows = last ? null : ReadRows(strip + 1), nextRaw = last || !Measures ? null : context.ReadRaw(_strips[strip + 1]);
-            if (nextRows is not null)
+            if (nextRows is not null && joins)
             {
                 Border border = Join(strip, rows, nextRows);
                 border.CopyInto(rows, nextRows);
@@ -88,7 +89,7 @@ internal sealed class FinishStage(StageContext context)
             if (Measures)
             {
                 quality!.Add(raw!, rows);
-                SquaredError.ByBlock(raw!, rows, _facts).CopyTo(sse!, strip * _facts.Grid.Columns);
+                SquaredError.ByTile(raw!, rows, _facts).CopyTo(sse!, strip * _facts.Grid.Tiles);
                 uniform += _strips[strip].UniformSse ?? 0;
             }
             if (WritesImage)
@@ -101,7 +102,7 @@ internal sealed class FinishStage(StageContext context)
         ImageQuality result = quality!.Result();
         double? uniformPsnr = _job.Parameters.Kind != JobKind.Rescale ? null
             : !context.Scales.AsSpan().ContainsAnyExcept((byte)_job.Parameters.Engine.Scales.MiddleIndex) ? result.PsnrY
-            : Metrics.Psnr(uniform, (long)_facts.Width * _facts.Height);
+            : Metrics.Psnr(context.Work.UniformSse ?? uniform, (long)_facts.Width * _facts.Height);
         return new Measured(sse, result, uniformPsnr);
     }
 
@@ -151,7 +152,7 @@ internal sealed class FinishStage(StageContext context)
             || (Path.GetExtension(temporary).Equals(".webp", StringComparison.OrdinalIgnoreCase) && written is { BitDepth: 8, ColourChannels: 3 });
         try
         {
-            using StripReader reader = StripReader.Open(temporary, new ImageLimits(long.MaxValue, int.MaxValue), _facts.Grid.BlockSize, context.Scratch);
+            using StripReader reader = StripReader.Open(temporary, new ImageLimits(long.MaxValue, int.MaxValue), _facts.Grid.StripHeight, context.Scratch);
             if (reader.Info.Width != written.Width || reader.Info.Height != written.Height)
                 throw Unverified(temporary, $"it has {reader.Info.Width}x{reader.Info.Height} pixels");
             for (int strip = 0; strip < _strips.Count; strip++)
@@ -177,7 +178,11 @@ internal sealed class FinishStage(StageContext context)
             _facts.Width, _facts.Height, _facts.Grid.BlockSize, _job.Parameters.Engine.Scales, _job.Parameters.Rate, _job.Parameters.Allocator, _job.Parameters.Engine.Scorer, _job.Parameters.Engine.Downscaler,
             _job.Parameters.Engine.Network, _job.Parameters.Engine.Precision, _job.Parameters.WeightHashes,
             new ContainerSource(Path.GetFileName(_job.Source), _facts.SourceBytes, _facts.SourceSha256, _facts.Format),
-            _facts.BitDepth, _facts.ColourChannels, !_facts.HasAlpha ? AlphaKind.None : _storesAlpha ? AlphaKind.Stored : AlphaKind.Opaque, context.Metadata);
+            _facts.BitDepth, _facts.ColourChannels, !_facts.HasAlpha ? AlphaKind.None : _storesAlpha ? AlphaKind.Stored : AlphaKind.Opaque, context.Metadata)
+        {
+            Context = _job.Parameters.Engine.Context,
+            Halo = _job.Parameters.Engine.Halo,
+        };
         ContainerWriter.Write(temporary, header, context.Scales, Quality(measured?.Sse),
             _strips.Select(strip => (ReadOnlyMemory<byte>)context.Read(strip.Packed, "packed blocks", strip.Strip)));
         using (ContainerReader reader = ContainerReader.Open(temporary, new ImageLimits(long.MaxValue, int.MaxValue)))
@@ -196,7 +201,7 @@ internal sealed class FinishStage(StageContext context)
             return new RecordedQuality(QualityKind.Measured, $"{_job.Parameters.Engine.Network} {_job.Parameters.Engine.Precision} {weights}".TrimEnd(), measured);
         double[] scores = context.Work.Scores ?? throw new InvalidOperationException("A finish has no scores.");
         return new RecordedQuality(QualityKind.Estimated, $"{_job.Parameters.Engine.Scorer} {_job.Parameters.Engine.Precision} {weights}".TrimEnd(),
-            Enumerable.Range(0, scores.Length).All(block => IsScored(scores, block)) ? scores : WithoutNetwork(scores));
+            RecordedQuality.Gather(Enumerable.Range(0, scores.Length).All(block => IsScored(scores, block)) ? scores : WithoutNetwork(scores), _facts.Grid));
     }
 
     private bool IsScored(double[] scores, int block) => double.IsFinite(scores[block]) && !context.Work.Quarantined.Contains(block);
@@ -208,7 +213,8 @@ internal sealed class FinishStage(StageContext context)
         int side = _facts.Grid.BlockSize, columns = _facts.Grid.Columns;
         foreach (StripBlobs strip in _strips)
         {
-            int[] unscored = [.. Enumerable.Range(0, columns).Where(column => !IsScored(scores, (strip.Strip * columns) + column))];
+            int first = _facts.Grid.FirstBlockOf(strip.Strip);
+            int[] unscored = [.. Enumerable.Range(0, _facts.Grid.BlocksOf(strip.Strip)).Where(block => !IsScored(scores, first + block))];
             if (unscored.Length == 0)
                 continue;
             PixelBuffer raw = context.ReadRaw(strip);
@@ -216,16 +222,17 @@ internal sealed class FinishStage(StageContext context)
             ReadOnlySpan<byte> scaleIndex = context.ScalesOf(strip.Strip);
             ushort[] reference = new ushort[side * side * 3], made = new ushort[side * side * 3];
             var upscaled = new float[side * side * 3];
-            foreach (int column in unscored)
+            foreach (int block in unscored)
             {
-                BlockBatch lr = stored.ByScale[scaleIndex[column]];
-                int position = scaleIndex[..column].Count(scaleIndex[column]);
-                Bicubic.UpscaleBlocks(lr.Block(position), lr.Side, _job.Parameters.Engine.Scales[scaleIndex[column]], upscaled);
+                BlockBatch lr = stored.ByScale[scaleIndex[block]];
+                int position = scaleIndex[..block].Count(scaleIndex[block]), top = block / columns * side;
+                Bicubic.UpscaleBlocks(lr.Block(position), lr.Side, _job.Parameters.Engine.Scales[scaleIndex[block]], upscaled);
                 for (int i = 0; i < made.Length; i++)
                     made[i] = (ushort)Math.Clamp(MathF.Floor(upscaled[i] + 0.5f), 0, lr.MaxValue);
-                StripPixels.CutBlock(raw, column, _facts.ColourChannels, side, reference);
-                BlockExtent extent = _facts.Grid.ExtentOf((strip.Strip * columns) + column);
-                filled[(strip.Strip * columns) + column] = Metrics.BlockSse(reference, made, side, extent.Width, extent.Height, _facts.BitDepth);
+                PixelBuffer row = raw.Crop(0, top, raw.Width, Math.Min(side, raw.Height - top));
+                StripPixels.CutBlock(row, block % columns, _facts.ColourChannels, side, reference);
+                BlockExtent extent = _facts.Grid.ExtentOf(first + block);
+                filled[first + block] = Metrics.BlockSse(reference, made, side, extent.Width, extent.Height, _facts.BitDepth);
             }
         }
         return filled;
@@ -318,7 +325,7 @@ internal sealed class FinishStage(StageContext context)
         }
 
         public double SquaredErrorAgainst(PixelBuffer upper, PixelBuffer lower, ImageFacts facts) =>
-            SquaredError.ByBlock(upper.Crop(0, upper.Height - Above.Height, upper.Width, Above.Height), Above, facts).Sum()
-            + SquaredError.ByBlock(lower.Crop(0, 0, lower.Width, Below.Height), Below, facts).Sum();
+            SquaredError.ByTile(upper.Crop(0, upper.Height - Above.Height, upper.Width, Above.Height), Above, facts).Sum()
+            + SquaredError.ByTile(lower.Crop(0, 0, lower.Width, Below.Height), Below, facts).Sum();
     }
 }

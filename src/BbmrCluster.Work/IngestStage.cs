@@ -16,7 +16,7 @@ internal static class IngestStage
         if (Begin(context) is not { } source)
             return;
         // A JPEG is judged as a whole before anything else happens; pixels are decoded strip by strip below.
-        using StripReader reader = context.Busy(() => StripReader.Open(job.Source, job.Parameters.Limits, BlockGrid.DefaultBlockSize, context.Scratch));
+        using StripReader reader = context.Busy(() => StripReader.Open(job.Source, job.Parameters.Limits, BlockGrid.TileSize, context.Scratch));
         ImageInfo info = reader.Info;
         if (job.Parameters.Kind == JobKind.Rescale && ImageEncoder.WhyNot(job.Outputs.Image!, info) is { } reason)
             throw Permanent(job, reason, "refused");
@@ -85,6 +85,10 @@ internal static class IngestStage
         ImageFacts facts = isNew
             ? new ImageFacts(info.Width, info.Height, info.ColourChannels, info.HasAlpha, info.BitDepth, info.Format, source.Length, source.LastWriteTimeUtc,
                 context.Busy(() => FileSystem.Sha256(job.Source, context.Cancellation)), null)
+            {
+                Context = job.Parameters.Engine.Context,
+                BlockSize = job.Parameters.Engine.BlockSize,
+            }
             : known!;
         if (isNew)
         {
@@ -130,8 +134,10 @@ internal static class IngestStage
 
     private static void RequireSameNetwork(ImageJob job, ContainerHeader header)
     {
-        if (header.BlockSize != BlockGrid.DefaultBlockSize)
-            throw Permanent(job, $"it has blocks of {header.BlockSize} pixels and this program reconstructs blocks of {BlockGrid.DefaultBlockSize}", "refused");
+        if (header.Context == BlockContext.None && header.BlockSize != BlockGrid.DefaultBlockSize)
+            throw Permanent(job, $"it has blocks of {header.BlockSize} pixels by themselves and this program reconstructs such blocks of {BlockGrid.DefaultBlockSize}", "refused");
+        if ((header.Context, header.BlockSize, header.Halo) != (job.Parameters.Engine.Context, job.Parameters.Engine.BlockSize, job.Parameters.Engine.Halo))
+            throw Permanent(job, $"it has blocks of {header.BlockSize} pixels with context {BlockContexts.NameOf(header.Context)} and the job another kind", "refused");
         if (!header.Scales.Equals(job.Parameters.Engine.Scales))
             throw Permanent(job, $"it was made with the scales {header.Scales}, not {job.Parameters.Engine.Scales}", "refused");
         if (job.Parameters.AllowOtherWeights)

@@ -91,7 +91,13 @@ public sealed record ImageFacts(int Width, int Height, int ColourChannels, bool 
     string SourceSha256, BlobRef? Metadata)
 {
     /// <summary>The block grid.</summary>
-    public BlockGrid Grid => new(Width, Height);
+    public BlockGrid Grid => EngineSettings.GridOf(Width, Height, Context, BlockSize);
+
+    /// <summary>What the job's blocks see of each other; with <see cref="BlockSize"/> it decides the grid.</summary>
+    public BlockContext Context { get; init; }
+
+    /// <summary>Block side, HR pixels.</summary>
+    public int BlockSize { get; init; } = BlockGrid.DefaultBlockSize;
 
     /// <summary>Whether a file is the one that these facts describe: a touched one counts as the same when its bytes are.</summary>
     internal bool IsOf(FileInfo source, CancellationToken cancellation) =>
@@ -118,15 +124,19 @@ public sealed record StripBlobs(int Strip, BlobRef? Raw = null, BlobRef? Packed 
 /// <param name="BlockCount">Blocks; whole strips in all stages but Score.</param>
 /// <param name="Attempt">1 for the first try; part of every temporary name.</param>
 /// <param name="Facts">Known from the end of probing on; null for the first Ingest.</param>
-/// <param name="Strips">Inputs, ascending. Ingest: strips that exist already (they are not written again). Score: strips that hold the blocks. Pack, Reconstruct: the leased strips. Finish: all.</param>
-/// <param name="Scales">Scale index of every block of the image (Pack and later).</param>
+/// <param name="Strips">Inputs, ascending. Ingest: strips that exist already (they are not written again). Score: strips that hold the blocks. Pack, Reconstruct: the leased strips. All three with the strips beside them where blocks see their neighbours. Finish: all.</param>
+/// <param name="Scales">Scale index of every block of those strips (Pack and later).</param>
 /// <param name="Scores">SSE of every block at its scale index as the scorer saw it (Finish; the estimated quality).</param>
 /// <param name="Quarantined">Blocks that could not be scored and got the fallback scale.</param>
 /// <param name="Outputs">Files that an earlier Finish prepared, with hashes (Commit).</param>
 /// <param name="Tally">Counters of the job so far, for the report (Finish).</param>
 public sealed record LeaseWork(
     ImageJob Job, Stage Stage, int FirstBlock, int BlockCount, int Attempt, ImageFacts? Facts, IReadOnlyList<StripBlobs> Strips,
-    byte[]? Scales, double[]? Scores, IReadOnlyList<int> Quarantined, IReadOnlyList<OutputFile> Outputs, JobTally Tally);
+    byte[]? Scales, double[]? Scores, IReadOnlyList<int> Quarantined, IReadOnlyList<OutputFile> Outputs, JobTally Tally)
+{
+    /// <summary>Squared error of the whole image at the middle scale where scores tell it (Finish of a rescale with context); else null.</summary>
+    public double? UniformSse { get; init; }
+}
 
 /// <summary>Counters over all leases of an image, resumed runs included.</summary>
 /// <param name="Calls">Device calls by purpose and scale.</param>

@@ -33,6 +33,9 @@ public sealed class StageRunner(IEngineFactory engines, IBlobStore blobs, StageR
                 case Stage.Ingest:
                     IngestStage.RunImage(context);
                     break;
+                case Stage.Score or Stage.Pack or Stage.Reconstruct when work.Job.Parameters.Engine.Context == BlockContext.Canvas:
+                    CanvasStages.Run(context);
+                    break;
                 case Stage.Score:
                     BlockStages.Score(context);
                     break;
@@ -120,7 +123,7 @@ internal sealed class StageContext(LeaseWork work, IBlobStore blobs, string scra
     /// <summary>Facts of the image; every stage after the first ingest has them.</summary>
     public ImageFacts Facts => work.Facts ?? throw new InvalidOperationException($"A lease of {work.Stage} has no facts of its image.");
 
-    /// <summary>Scale index of every block of the image.</summary>
+    /// <summary>Scale index of every block of the strips that the lease has.</summary>
     public byte[] Scales => work.Scales ?? throw new InvalidOperationException($"A lease of {work.Stage} has no scales.");
 
     public IEngine Engine => engine();
@@ -164,7 +167,22 @@ internal sealed class StageContext(LeaseWork work, IBlobStore blobs, string scra
     public StripFormat StripFormat => new(Facts.Grid, Job.Parameters.Engine.Scales, Facts.BitDepth, Facts.ColourChannels, Facts.HasAlpha ? AlphaKind.Stored : AlphaKind.None);
 
     /// <summary>Scale indices of one strip's blocks.</summary>
-    public ReadOnlySpan<byte> ScalesOf(int strip) => Scales.AsSpan(strip * Facts.Grid.Columns, Facts.Grid.Columns);
+    public ReadOnlySpan<byte> ScalesOf(int strip)
+    {
+        BlockGrid grid = Facts.Grid;
+        return Scales.AsSpan(grid.FirstBlockOf(strip) - grid.FirstBlockOf(work.Strips[0].Strip), grid.BlocksOf(strip));
+    }
+
+    /// <summary>The strips that the lease's blocks lie in, without those beside them.</summary>
+    public IEnumerable<StripBlobs> OwnStrips
+    {
+        get
+        {
+            BlockGrid grid = Facts.Grid;
+            int first = grid.StripOf(work.FirstBlock), last = grid.StripOf(work.FirstBlock + work.BlockCount - 1);
+            return work.Strips.Where(strip => strip.Strip >= first && strip.Strip <= last);
+        }
+    }
 
     public UnpackedStrip Unpack(StripBlobs strip)
     {

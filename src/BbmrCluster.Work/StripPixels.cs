@@ -33,6 +33,35 @@ internal static class StripPixels
             Cut<ushort>(raw.Samples16, raw, column, colours, side, block);
     }
 
+    /// <summary>Copies rows of a raw strip into an RGB map: grey repeated, alpha left out.</summary>
+    /// <param name="raw">The strip, as wide as the map.</param>
+    /// <param name="firstRow">First row of the strip.</param>
+    /// <param name="rows">Rows.</param>
+    /// <param name="colours">1 or 3: the channels before alpha.</param>
+    /// <param name="map">The map.</param>
+    /// <param name="target">Row of the map to begin with.</param>
+    public static void CopyRows(PixelBuffer raw, int firstRow, int rows, int colours, SampleMap map, int target)
+    {
+        for (int y = 0; y < rows; y++)
+        {
+            if (raw.BitDepth == 8)
+                CopyRow<byte>(raw.Data.AsSpan((firstRow + y) * raw.RowBytes, raw.RowBytes), raw.Channels, colours, map.Row(target + y, 0, map.Width));
+            else
+                CopyRow<ushort>(raw.Samples16.Slice((firstRow + y) * raw.Width * raw.Channels, raw.Width * raw.Channels), raw.Channels, colours, map.Row(target + y, 0, map.Width));
+        }
+    }
+
+    private static void CopyRow<T>(ReadOnlySpan<T> samples, int channels, int colours, Span<ushort> rgb) where T : IBinaryInteger<T>
+    {
+        int green = colours == 3 ? 1 : 0, blue = colours == 3 ? 2 : 0;
+        for (int i = 0, source = 0; i < rgb.Length; i += 3, source += channels)
+        {
+            rgb[i] = ushort.CreateTruncating(samples[source]);
+            rgb[i + 1] = ushort.CreateTruncating(samples[source + green]);
+            rgb[i + 2] = ushort.CreateTruncating(samples[source + blue]);
+        }
+    }
+
     private static void Cut<T>(ReadOnlySpan<T> samples, PixelBuffer raw, int column, int colours, int side, Span<ushort> block) where T : IBinaryInteger<T>
     {
         int left = column * side, inside = Math.Min(side, raw.Width - left), green = colours == 3 ? 1 : 0, blue = colours == 3 ? 2 : 0;

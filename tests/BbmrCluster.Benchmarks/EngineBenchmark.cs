@@ -88,7 +88,7 @@ internal static class EngineBenchmark
         NativeRuntime.SetThreads(threads);
         using var noGradient = no_grad();
         using var scope = NewDisposeScope();
-        Samples.Values(network.Forward(Samples.ToMap(blocks, 0, count, CPU, black).permute(0, 3, 1, 2).contiguous()));
+        Samples.Values(network.Forward(MapBatch.Of(blocks, 0, count).ToMap(0, count, CPU, black).permute(0, 3, 1, 2).contiguous()));
     }
 
     /// <summary>GFLOP/s of a bfloat16 product.</summary>
@@ -152,7 +152,7 @@ internal static class EngineBenchmark
         }
 
         public void Run(BlockBatch blocks) => _runner.Run(BatchRunner.Cut("score", _shape.Scale, blocks.Count, EngineBatch.SpeedBest), (worker, batch) =>
-            NetworkCall.Run(blocks, batch.First, batch.Count, CPU, _shape.Black, _runner, batch.Purpose, batch.Scale, _networks.Body, (map, float32) => _networks.At(batch.Scale, worker, float32).Forward(map)));
+            NetworkCall.Run(MapBatch.Of(blocks, batch.First, batch.Count), CPU, _shape.Black, _runner, batch.Purpose, batch.Scale, _networks.Body, (map, float32) => _networks.At(batch.Scale, worker, float32).Forward(map)));
 
         public void Dispose()
         {

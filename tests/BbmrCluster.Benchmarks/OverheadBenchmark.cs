@@ -238,13 +238,17 @@ internal static class OverheadBenchmark
         public IEngine Create(EngineSettings settings) => new TimedEngine(engines.Create(settings), times);
     }
 
-    private sealed class TimedEngine(IEngine engine, List<TimeSpan> times) : IEngine, IDownscaler, IBlockScorer, IReconstructor
+    private sealed class TimedEngine(IEngine engine, List<TimeSpan> times) : IEngine, IDownscaler, IBlockScorer, IReconstructor, ICanvasReconstructor
     {
         public IDownscaler Downscaler => this;
 
         public IBlockScorer Scorer => this;
 
         public IReconstructor Reconstructor => this;
+
+        public ICanvasReconstructor CanvasReconstructor => this;
+
+        public IBlockScorer UniformScorer => new TimedEngine(new Uniform(engine), times);
 
         public string Name => "timed";
 
@@ -255,6 +259,17 @@ internal static class OverheadBenchmark
         public double[,] Score(BlockBatch hr, IReadOnlyList<BlockExtent> extents, ScaleSet scales) => Timed(() => engine.Scorer.Score(hr, extents, scales));
 
         public IReadOnlyList<ReconstructedStrip> Reconstruct(LrStrips strips) => Timed(() => engine.Reconstructor.Reconstruct(strips));
+
+        public SampleMap Downscale(ImageRows image, int scale, int firstRow, int rowCount) => Timed(() => engine.Downscaler.Downscale(image, scale, firstRow, rowCount));
+
+        public int Reach(int scale) => engine.Downscaler.Reach(scale);
+
+        public double[,] Score(ImageRows image, BlockGrid grid, int firstBlock, int blockCount, IReadOnlyList<int> scales) =>
+            Timed(() => engine.Scorer.Score(image, grid, firstBlock, blockCount, scales));
+
+        public (int First, int End) RowsFor(BlockGrid grid, int firstBlock, int blockCount, IReadOnlyList<int> scales) => engine.Scorer.RowsFor(grid, firstBlock, blockCount, scales);
+
+        public IReadOnlyList<SampleMap> Reconstruct(LrContext strips) => Timed(() => engine.CanvasReconstructor.Reconstruct(strips));
 
         public ushort[] JoinBorder(FeatureBand above, FeatureBand below, int bitDepth) => Timed(() => engine.Reconstructor.JoinBorder(above, below, bitDepth));
 
@@ -269,5 +284,23 @@ internal static class OverheadBenchmark
             times.Add(Stopwatch.GetElapsedTime(start));
             return result;
         }
+    }
+
+    /// <summary>An engine whose scorer is the uniform one.</summary>
+    private sealed class Uniform(IEngine engine) : IEngine
+    {
+        public IDownscaler Downscaler => engine.Downscaler;
+
+        public IBlockScorer Scorer => engine.UniformScorer;
+
+        public IReconstructor Reconstructor => engine.Reconstructor;
+
+        public ICanvasReconstructor CanvasReconstructor => engine.CanvasReconstructor;
+
+        public IBlockScorer UniformScorer => engine.UniformScorer;
+
+        public DeviceCounts TakeCounts() => engine.TakeCounts();
+
+        public void Dispose() => engine.Dispose();
     }
 }

@@ -28,7 +28,7 @@ public class HelpTests
         string help = Bbmr.Run(scratch.Path, "rescale", "--help").Output;
         foreach (string option in new[]
                  {
-                     "--output", "-o", "--recursive", "-r", "--format", "--network", "--scorer", "--allocator", "--scales", "--rate", "--downscaler", "--joint", "--precision",
+                     "--output", "-o", "--recursive", "-r", "--format", "--network", "--scorer", "--allocator", "--scales", "--rate", "--downscaler", "--joint", "--precision", "--context", "--block", "--halo",
                      "--device", "--threads", "--work-dir", "--max-work", "--force", "--dry-run", "--json", "--quiet", "--verbose",
                  })
             Assert.Contains(option, help, StringComparison.Ordinal);

@@ -33,9 +33,9 @@ public partial class RescaleTests(Weights weights) : IClassFixture<Weights>
         Assert.Equal("photo.jpg", line.GetProperty("input").GetString());
         Assert.Equal("done", line.GetProperty("state").GetString());
         Assert.Equal(JsonValueKind.Null, line.GetProperty("code").ValueKind);
-        Assert.Equal((300, 260, 9), (line.GetProperty("width").GetInt32(), line.GetProperty("height").GetInt32(), line.GetProperty("blocks").GetInt32()));
+        Assert.Equal((300, 260, 90), (line.GetProperty("width").GetInt32(), line.GetProperty("height").GetInt32(), line.GetProperty("blocks").GetInt32()));
         Assert.InRange(line.GetProperty("rate_pixels").GetDouble(), 1.0 / 64, 1.0 / 16);
-        Assert.Equal(9, line.GetProperty("counts").EnumerateObject().Sum(count => count.Value.GetInt32()));
+        Assert.Equal(90, line.GetProperty("counts").EnumerateObject().Sum(count => count.Value.GetInt32()));
         Assert.Equal(line.GetProperty("psnr_y").GetDouble() - line.GetProperty("psnr_y_uniform").GetDouble(), line.GetProperty("gain_db").GetDouble(), 9);
         Assert.Equal(8.0 * new FileInfo(scratch["out", "photo.bbmr"]).Length / (300 * 260), line.GetProperty("bits_per_pixel").GetDouble(), 9);
         foreach (string field in new[] { "rate_pixels_image", "ssim_y", "seconds", "peak_memory_bytes", "resumed" })
@@ -214,13 +214,44 @@ public partial class RescaleTests(Weights weights) : IClassFixture<Weights>
         BbmrResult result = Run(scratch, "rescale", "photo.png", "-o", "out", "--scorer", "bicubic", "-v");
         Assert.True(result.ExitCode == 0, result.ToString());
         Assert.DoesNotMatch(ControlCodes(), result.Output + result.Error);
-        Assert.Matches(@"^photo\.png: done, 300x260, 9 blocks", result.Output);
+        Assert.Matches(@"^photo\.png: done, 300x260, 90 blocks", result.Output);
         Assert.Single(result.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries));
-        Assert.Contains("photo.png: score 9 of 9 blocks", result.Error, StringComparison.Ordinal);
+        Assert.Contains("photo.png: score 90 of 90 blocks", result.Error, StringComparison.Ordinal);
 
         BbmrResult quiet = Run(scratch, "rescale", "photo.png", "-o", "out", "--scorer", "bicubic", "-q");
         Assert.Equal(0, quiet.ExitCode);
         Assert.Empty(quiet.Error);
+    }
+
+    [Theory]
+    [InlineData("none", "128", 1, 9)]
+    [InlineData("canvas", "64", 2, 25)]
+    [InlineData("canvas", "16", 2, 323)]
+    public void Context_and_block_side_are_chosen_and_come_back_from_the_container(string context, string block, int version, int blocks)
+    {
+        using var scratch = new ScratchFolder();
+        Pictures.Write(scratch["photo.png"], 300, 260);
+        string[] wanted = context is "none" ? ["--context", "none"] : ["--block", block];
+        BbmrResult result = Run(scratch, ["rescale", "photo.png", "-o", "out", "--json", .. wanted]);
+        Assert.True(result.ExitCode == 0, result.ToString());
+        JsonElement info = Assert.Single(Run(scratch, "info", "out/photo.bbmr", "--json").Lines);
+        Assert.Equal((context, int.Parse(block, System.Globalization.CultureInfo.InvariantCulture), blocks),
+            (info.GetProperty("context").GetString(), info.GetProperty("block_size").GetInt32(), info.GetProperty("blocks").GetInt32()));
+        Assert.Equal(version, File.ReadAllBytes(scratch["out", "photo.bbmr"])[10]);
+        Assert.Equal(0, Run(scratch, "upscale", "out/photo.bbmr", "-o", "up").ExitCode);
+        Assert.Equal(File.ReadAllBytes(scratch["out", "photo.png"]), File.ReadAllBytes(scratch["up", "photo.png"]));
+        BbmrResult deep = Run(scratch, "verify", "out/photo.bbmr", "--deep", "--source", "photo.png", "--json");
+        Assert.True(deep.Lines[0].GetProperty("deep").GetProperty("compared").GetBoolean(), deep.ToString());
+    }
+
+    [Fact]
+    public void Blocks_by_themselves_have_one_size()
+    {
+        using var scratch = new ScratchFolder();
+        Pictures.Write(scratch["photo.png"], 300, 260);
+        BbmrResult result = Run(scratch, "rescale", "photo.png", "--context", "none", "--block", "64");
+        Assert.Equal(2, result.ExitCode);
+        Assert.Contains("--block: blocks of 64 pixels must see their neighbours", result.Error, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -232,7 +263,7 @@ public partial class RescaleTests(Weights weights) : IClassFixture<Weights>
         Assert.True(result.ExitCode == 0, result.ToString());
         JsonElement line = Assert.Single(result.Images);
         Assert.Equal("planned", line.GetProperty("state").GetString());
-        Assert.Equal(9, line.GetProperty("blocks").GetInt32());
+        Assert.Equal(90, line.GetProperty("blocks").GetInt32());
         Assert.True(line.GetProperty("work_bytes").GetInt64() > 300 * 260 * 3);
         Assert.True(line.GetProperty("estimated_seconds").GetDouble() > 0);
         Assert.Equal(["photo.png"], scratch.Files());

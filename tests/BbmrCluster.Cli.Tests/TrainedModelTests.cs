@@ -49,10 +49,10 @@ public sealed class TrainedModelTests : IDisposable
     public void A_joint_model_is_taken_pinned_and_needed_again()
     {
         Pictures.Write(_scratch["photo.png"], 300, 270);
-        Done("rescale", "photo.png", "-o", "before");
+        Done("rescale", "photo.png", "-o", "before", "--context", "none");
         TestModels.AddJoint(_scratch["models"]);
 
-        JsonElement line = Done("rescale", "photo.png", "-o", "joint");
+        JsonElement line = Done("rescale", "photo.png", "-o", "joint", "--context", "none");
         Assert.Equal(JsonValueKind.Number, line.GetProperty("psnr_y_uniform").ValueKind);
         Assert.Equal(["omnisr-light-joint.safetensors", "omnisr-light-x2.safetensors", "omnisr-light-x4.safetensors", "omnisr-light-x8.safetensors"], WeightsOf("joint"));
         Assert.NotEqual(Bytes("before", "photo.png"), Bytes("joint", "photo.png"));
@@ -108,7 +108,7 @@ public sealed class TrainedModelTests : IDisposable
         using (Image wide = (eight * 257).Cast(Enums.BandFormat.Ushort))
         using (Image grey = wide.Copy(interpretation: Enums.Interpretation.Grey16))
             grey.WriteToFile(_scratch["photo.png"]);
-        Done("rescale", "photo.png", "-o", "out", "--downscaler", "downnet");
+        Done("rescale", "photo.png", "-o", "out", "--downscaler", "downnet", "--context", "none");
         JsonElement info = Done("info", "out/photo.bbmr");
         Assert.Equal((16, 1), (info.GetProperty("bit_depth").GetInt32(), info.GetProperty("colour_channels").GetInt32()));
         Assert.Contains("omnisr-light-downnet-joint.safetensors", WeightsOf("out"));

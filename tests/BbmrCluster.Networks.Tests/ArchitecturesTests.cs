@@ -124,7 +124,7 @@ public sealed class ArchitecturesTests
                 using ParameterSet parameters = ReferenceNumbers.For(shape);
                 using SrNetwork alone = shape.CreateNetwork(parameters);
                 using var scope = NewDisposeScope();
-                float[] values = Samples.Values(alone.Forward(Samples.ToMap(lr, 0, 1, CPU, shape.Black)));
+                float[] values = Samples.Values(alone.Forward(MapBatch.Of(lr, 0, 1).ToMap(0, 1, CPU, shape.Black)));
                 var expected = new ushort[values.Length];
                 Samples.ToSamples(values, 255, expected, shape.Black);
                 Assert.InRange(expected.Zip(strip.Rows, (a, b) => Math.Abs(a - b)).Max(), 0, 1);

@@ -149,7 +149,7 @@ public sealed class EngineTests : IDisposable
         using var parameters = new ParameterSet(JointSrParameters.Shapes([2, 4, 8], 64), joint, "joint");
         var head = new JointSrHead([2, 4, 8], parameters);
         var taken = new int[3];
-        Tensor[] blocks = [.. lr.ScaleIndex.Select(s => head.Tail(networks.At(2 << s, 0).Features(Samples.ToMap(lr.ByScale[s], taken[s]++, 1, CPU, -1)), 2 << s))];
+        Tensor[] blocks = [.. lr.ScaleIndex.Select(s => head.Tail(networks.At(2 << s, 0).Features(MapBatch.Of(lr.ByScale[s], taken[s]++, 1).ToMap(0, 1, CPU, -1)), 2 << s))];
         Tensor map = cat([.. blocks.Chunk(columns).Select(strip => cat(strip, 2))], 1).contiguous();
         var whole = new ushort[rows.Length];
         Samples.ToSamples(Samples.Values(head.Image(map, [64, 128], [64])), 255, whole, -1);
@@ -188,7 +188,7 @@ public sealed class EngineTests : IDisposable
     {
         using var runner = new BatchRunner(1, () => { });
         BlockBatch blocks = Blocks(3, 16);
-        float[] result = NetworkCall.Run(blocks, 0, 3, CPU, -1, runner, "score", 8, ScalarType.BFloat16, (map, float32) =>
+        float[] result = NetworkCall.Run(MapBatch.Of(blocks, 0, 3), CPU, -1, runner, "score", 8, ScalarType.BFloat16, (map, float32) =>
         {
             Tensor y = map * 2;
             if (!float32)

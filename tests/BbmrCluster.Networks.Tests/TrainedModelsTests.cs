@@ -135,7 +135,7 @@ public sealed class TrainedModelsTests : IDisposable
             var shape = new OmniSrShape(2 << s, 1);
             using var body = new ParameterSet(shape.Parameters, Single(2 << s, 0.97f), "body");
             using var network = new OmniSrNetwork(shape, body);
-            blocks.Add(head.Tail(network.Features(Samples.ToMap(lr.ByScale[s], taken[s]++, 1, CPU, -1)), 2 << s));
+            blocks.Add(head.Tail(network.Features(MapBatch.Of(lr.ByScale[s], taken[s]++, 1).ToMap(0, 1, CPU, -1)), 2 << s));
         }
         var expected = new ushort[rows.Length];
         Samples.ToSamples(Samples.Values(head.Image(cat(blocks, 2).contiguous(), [], [64])), 255, expected, -1);
@@ -216,7 +216,7 @@ public sealed class TrainedModelsTests : IDisposable
             using var network = new OmniSrNetwork(shape, parameters);
             using var scope = NewDisposeScope();
             var samples = new ushort[128 * 128 * 3];
-            Samples.ToSamples(Samples.Values(network.Forward(Samples.ToMap(lr, 10, 1, CPU, -1))), 255, samples, -1);
+            Samples.ToSamples(Samples.Values(network.Forward(MapBatch.Of(lr, 10, 1).ToMap(0, 1, CPU, -1))), 255, samples, -1);
             double sse = Metrics.BlockSse(hr.Block(10), samples, 128, 128, 128, 8), scored = engine.Scorer.Score(hr, Full(11), ScaleSet.Default)[10, Array.IndexOf(Scales, scale)];
             Assert.Equal(sse, scored, sse * 2e-3);
         }
@@ -230,7 +230,7 @@ public sealed class TrainedModelsTests : IDisposable
             using var parameters = new ParameterSet(shape.Parameters, DownNet(scale), "by hand");
             using var scope = NewDisposeScope();
             var samples = new ushort[128 / scale * (128 / scale) * 3];
-            Samples.ToSamples(Samples.Values(new DownNetNetwork(shape, parameters).Forward(Samples.ToMap(hr, block, 1, CPU, -1))), hr.MaxValue, samples, -1);
+            Samples.ToSamples(Samples.Values(new DownNetNetwork(shape, parameters).Forward(MapBatch.Of(hr, block, 1).ToMap(0, 1, CPU, -1))), hr.MaxValue, samples, -1);
             return samples;
         }
     }

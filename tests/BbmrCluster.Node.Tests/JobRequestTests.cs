@@ -51,7 +51,7 @@ public sealed class JobRequestTests
     }
 
     [Theory]
-    [InlineData("\"rate\":16", "rate: 16 does not lie between the scales 2,4,8 as a divisor of 128.")]
+    [InlineData("\"rate\":16", "rate: 16 does not lie between the scales 2,4,8 as a divisor of 32.")]
     [InlineData("\"rate\":4.5", "rate: '4.5' is not a whole number from 1 to 128.")]
     [InlineData("\"max_pixels\":0", "max_pixels: '0' is not a whole number from 1 to 1125899906842624.")]
     [InlineData("\"scales\":[2,\"x\"]", "scales: '2,\"x\"' is not a list of scales such as 2,4,8.")]

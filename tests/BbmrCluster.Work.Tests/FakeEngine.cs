@@ -30,7 +30,7 @@ public sealed class FakeEngineFactory : IEngineFactory
     }
 }
 
-public sealed class FakeEngine : IEngine, IDownscaler, IBlockScorer, IReconstructor
+public sealed class FakeEngine : IEngine, IDownscaler, IBlockScorer, IReconstructor, ICanvasReconstructor
 {
     public const int Features = 64, Channels = 3, Keep = 8;
 
@@ -46,6 +46,10 @@ public sealed class FakeEngine : IEngine, IDownscaler, IBlockScorer, IReconstruc
 
     public IReconstructor Reconstructor => this;
 
+    public ICanvasReconstructor CanvasReconstructor => this;
+
+    public IBlockScorer UniformScorer => this;
+
     public int BorderRows => 8;
 
     string IDownscaler.Name => "bicubic";
@@ -53,6 +57,8 @@ public sealed class FakeEngine : IEngine, IDownscaler, IBlockScorer, IReconstruc
     string IBlockScorer.Name => "bicubic";
 
     string IReconstructor.Name => "fake";
+
+    string ICanvasReconstructor.Name => "fake";
 
     public DeviceCounts TakeCounts()
     {
@@ -86,6 +92,84 @@ public sealed class FakeEngine : IEngine, IDownscaler, IBlockScorer, IReconstruc
                 sse[b, s] = Metrics.BlockSse(hr.Block(b), rounded.AsSpan(b * size, size), hr.Side, extents[b].Width, extents[b].Height, hr.BitDepth);
         }
         return sse;
+    }
+
+    public SampleMap Downscale(ImageRows image, int scale, int firstRow, int rowCount)
+    {
+        Count("downscale", scale, 1);
+        var lr = new SampleMap((image.Map.Width + scale - 1) / scale, rowCount, image.Map.BitDepth);
+        Bicubic.DownscaleRows(image.Map.Samples, image.Map.Width, image.FirstRow, image.ImageHeight, image.Map.BitDepth, scale, firstRow, lr.Samples);
+        return lr;
+    }
+
+    public int Reach(int scale) => Bicubic.Reach(scale);
+
+    public (int First, int End) RowsFor(BlockGrid grid, int firstBlock, int blockCount, IReadOnlyList<int> scales)
+    {
+        (int first, int count) = RowsOf(grid, firstBlock, blockCount);
+        var needed = scales.Select(scale => WholeImageLr.Needed(grid, scale, Reach(scale), first / scale, count / scale)).ToList();
+        return (needed.Min(rows => rows.First), needed.Max(rows => rows.End));
+    }
+
+    // Rows of whole strips on the grid.
+    private static (int First, int Count) RowsOf(BlockGrid grid, int firstBlock, int blockCount)
+    {
+        int first = grid.StripOf(firstBlock) * grid.StripHeight, end = (grid.StripOf(firstBlock + blockCount - 1) + 1) * grid.StripHeight;
+        return (first, Math.Min(end, grid.BlockRows * grid.BlockSize) - first);
+    }
+
+    public double[,] Score(ImageRows image, BlockGrid grid, int firstBlock, int blockCount, IReadOnlyList<int> scales)
+    {
+        var sse = new double[blockCount, scales.Count];
+        (int first, int count) = RowsOf(grid, firstBlock, blockCount);
+        for (int s = 0; s < scales.Count; s++)
+        {
+            Count("score", scales[s], blockCount);
+            SampleMap lr = WholeImageLr.Rows(this, image, grid, scales[s], first / scales[s], count / scales[s]);
+            // Each LR pixel repeated.
+            var up = new SampleMap(lr.Width * scales[s], lr.Height * scales[s], lr.BitDepth);
+            for (int i = 0; i < up.Width * up.Height; i++)
+                lr.Row(i / up.Width / scales[s], i % up.Width / scales[s], 1).CopyTo(up.Row(i / up.Width, i % up.Width, 1));
+            for (int b = 0; b < blockCount; b++)
+            {
+                int block = firstBlock + b, x = block % grid.Columns * grid.BlockSize, y = block / grid.Columns * grid.BlockSize;
+                BlockExtent extent = grid.ExtentOf(block);
+                sse[b, s] = Metrics.AreaSse(image.Map.Samples.AsSpan((((y - image.FirstRow) * image.Map.Width) + x) * 3), image.Map.Width,
+                    up.Samples.AsSpan((((y - first) * up.Width) + x) * 3), up.Width, extent.Width, extent.Height, up.BitDepth);
+            }
+        }
+        return sse;
+    }
+
+    /// <summary>Each LR pixel repeated, and mixed with those two to the left of and above it on the canvas.</summary>
+    public IReadOnlyList<SampleMap> Reconstruct(LrContext strips)
+    {
+        if (NonFiniteReconstruction is { } wanted && strips.ScaleIndex.Length > wanted)
+            throw new NonFiniteOutputException("a block came out as NaN");
+        for (int s = 0; s < strips.Scales.Count; s++)
+            Count("reconstruct", strips.Scales[s], strips.ByScale[s].Count);
+        var canvas = Canvas.Fill(strips);
+        BlockGrid grid = strips.Grid;
+        int before = grid.FirstBlockOf(strips.FirstStrip), top = strips.FirstStrip * grid.StripHeight;
+        var results = new List<SampleMap>();
+        for (int strip = strips.TargetStrip; strip < strips.TargetStrip + strips.TargetCount; strip++)
+        {
+            var rows = new SampleMap(grid.Columns * grid.BlockSize, grid.BlocksOf(strip) / grid.Columns * grid.BlockSize, strips.BitDepth);
+            for (int i = 0; i < rows.Width * rows.Height; i++)
+            {
+                int x = i % rows.Width, y = (i / rows.Width) + (strip * grid.StripHeight);
+                int s = strips.ScaleIndex[(y / grid.BlockSize * grid.Columns) + (x / grid.BlockSize) - before], scale = strips.Scales[s];
+                SampleMap map = canvas.At(s);
+                int lx = x / scale, ly = (y - top) / scale;
+                for (int c = 0; c < 3; c++)
+                {
+                    int sum = (2 * map.Row(ly, lx, 1)[c]) + map.Row(ly, Math.Max(0, lx - 2), 1)[c] + map.Row(Math.Max(0, ly - 2), lx, 1)[c];
+                    rows.Samples[(i * 3) + c] = (ushort)((sum + 2) / 4);
+                }
+            }
+            results.Add(rows);
+        }
+        return results;
     }
 
     public IReadOnlyList<ReconstructedStrip> Reconstruct(LrStrips strips)

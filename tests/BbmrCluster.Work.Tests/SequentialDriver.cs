@@ -66,14 +66,14 @@ public sealed class SequentialDriver(IStageRunner runner, ImageJob job)
         for (int first = 0; first < grid.Count; first += BlocksPerScore)
         {
             int count = Math.Min(BlocksPerScore, grid.Count - first);
-            Lease(Stage.Score, first, count, [.. Strips.Values.Where(s => (s.Strip + 1) * grid.Columns > first && s.Strip * grid.Columns < first + count)]);
+            Lease(Stage.Score, first, count, Inputs(grid.StripOf(first), grid.StripOf(first + count - 1)));
         }
     }
 
     public void Allocate()
     {
         BlockGrid grid = Facts!.Grid;
-        Allocation = new SseAllocator().Allocate(new BlockScores(grid, job.Parameters.Engine.Scales, Sse!), new RateBudget(grid.Count, job.Parameters.Rate));
+        Allocation = new SseAllocator().Allocate(new BlockScores(grid, job.Parameters.Engine.Scales, Sse!), new RateBudget(grid.Count, job.Parameters.Rate, grid.BlockSize));
         Scales = Allocation.ScaleIndex;
     }
 
@@ -83,17 +83,25 @@ public sealed class SequentialDriver(IStageRunner runner, ImageJob job)
         for (int first = 0; first < grid.Strips; first += StripsPerLease)
         {
             int count = Math.Min(StripsPerLease, grid.Strips - first);
-            Lease(stage, first * grid.Columns, count * grid.Columns, [.. Enumerable.Range(first, count).Select(s => Strips[s])]);
+            Lease(stage, grid.FirstBlockOf(first), Enumerable.Range(first, count).Sum(grid.BlocksOf), Inputs(first, first + count - 1));
         }
+    }
+
+    private StripBlobs[] Inputs(int first, int last)
+    {
+        int beside = job.Parameters.Engine.Context == BlockContext.Canvas ? 1 : 0;
+        return [.. Strips.Values.Where(strip => strip.Strip >= first - beside && strip.Strip <= last + beside)];
     }
 
     public void Lease(Stage stage, int attempt = 1, CancellationToken cancellation = default) =>
         Lease(stage, 0, Facts?.Grid.Count ?? 0, [.. Strips.Values], attempt, cancellation);
 
-    private void Lease(Stage stage, int firstBlock, int blocks, IReadOnlyList<StripBlobs> strips, int attempt = 1, CancellationToken cancellation = default)
+    private void Lease(Stage stage, int firstBlock, int blocks, StripBlobs[] strips, int attempt = 1, CancellationToken cancellation = default)
     {
         double[]? scores = Sse is null || Scales is null ? null : [.. Scales.Select((s, b) => Sse[b, s])];
-        var work = new LeaseWork(job, stage, firstBlock, blocks, attempt, Facts, strips, Scales, scores, Quarantined, Outputs,
+        byte[]? scales = Scales is null || strips.Length == 0 ? Scales
+            : Scales[Facts!.Grid.FirstBlockOf(strips[0].Strip)..(Facts.Grid.FirstBlockOf(strips[^1].Strip) + Facts.Grid.BlocksOf(strips[^1].Strip))];
+        var work = new LeaseWork(job, stage, firstBlock, blocks, attempt, Facts, strips, scales, scores, Quarantined, Outputs,
             new JobTally(_calls, 0, 0, 0, 0, 0, Allocation?.Method, Allocation?.Sse, Allocation?.DualBoundSse));
         DeviceCounts counts = runner.Run(work, Take, cancellation);
         _calls.AddRange(counts.Calls);

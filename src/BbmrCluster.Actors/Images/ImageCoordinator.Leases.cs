@@ -271,7 +271,7 @@ internal sealed partial class ImageCoordinator
             default:
                 Enqueue(_ => [], () =>
                 {
-                    if (!State.InProgress || _book.Retry(lease, failure, State.Facts?.Grid.Columns ?? 1, State.Policy.Attempts, Now))
+                    if (!State.InProgress || _book.Retry(lease, failure, State.Facts?.Grid.BlocksPerStrip ?? 1, State.Policy.Attempts, Now))
                         _book.End(lease.Id);
                     else
                         GiveUp(lease, code ?? "failed", message);

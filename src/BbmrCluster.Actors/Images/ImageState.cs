@@ -80,9 +80,9 @@ internal sealed record ImageState
     public bool IsReady(WorkUnit unit) => unit.Stage switch
     {
         Stage.Ingest => true,
-        Stage.Score => Each(unit, strip => strip.Raw is not null),
-        Stage.Pack => Scales is not null && Each(unit, strip => strip.Raw is not null),
-        Stage.Reconstruct => Scales is not null && Each(unit, strip => strip.Packed is not null),
+        Stage.Score => EachInput(unit, strip => strip.Raw is not null),
+        Stage.Pack => Scales is not null && EachInput(unit, strip => strip.Raw is not null),
+        Stage.Reconstruct => Scales is not null && EachInput(unit, strip => strip.Packed is not null),
         Stage.Finish => Facts is not null && Ingested && Scales is not null && Strips.All(strip => Product(LastStripStage, strip) is not null),
         _ => Prepared,
     };
@@ -108,14 +108,21 @@ internal sealed record ImageState
         IReadOnlyList<StripBlobs> strips = unit.Stage switch
         {
             Stage.Ingest => [.. Strips.Where(strip => Source(strip) is not null)],
-            Stage.Score or Stage.Pack or Stage.Reconstruct => [.. Strips[Plan!.Strips(unit)]],
+            Stage.Score or Stage.Pack or Stage.Reconstruct => [.. Strips[Plan!.Inputs(unit, Job!.Parameters.Engine.Context)]],
             Stage.Finish => Strips,
             _ => [],
         };
-        bool allocated = unit.Stage is Stage.Pack or Stage.Reconstruct or Stage.Finish;
-        return new LeaseWork(Job!, unit.Stage, unit.FirstBlock, unit.BlockCount, attempt, Facts, strips, allocated ? Scales : null,
+        return new LeaseWork(Job!, unit.Stage, unit.FirstBlock, unit.BlockCount, attempt, Facts, strips, unit.Stage switch
+            {
+                Stage.Pack or Stage.Reconstruct => Scales![Facts!.Grid.FirstBlockOf(strips[0].Strip)..(Facts.Grid.FirstBlockOf(strips[^1].Strip) + Facts.Grid.BlocksOf(strips[^1].Strip))],
+                Stage.Finish => Scales,
+                _ => null,
+            },
             unit.Stage == Stage.Finish && Job!.Parameters.Kind != JobKind.Upscale ? ScoresAtScales() : null, [.. Quarantined],
-            unit.Stage == Stage.Commit ? Outputs : [], unit.Stage == Stage.Finish ? Tally with { Seconds = Tally.Seconds + seconds } : JobTally.Empty);
+            unit.Stage == Stage.Commit ? Outputs : [], unit.Stage == Stage.Finish ? Tally with { Seconds = Tally.Seconds + seconds } : JobTally.Empty)
+        {
+            UniformSse = unit.Stage == Stage.Finish && Job!.Parameters.Kind == JobKind.Rescale && Job.Parameters.Engine.ScoresByReconstruction && Quarantined.Count == 0 ? SumAtMiddle() : null,
+        };
     }
 
     /// <summary>SSE as [block, scale index]; zeros for quarantined blocks.</summary>
@@ -265,11 +272,19 @@ internal sealed record ImageState
 
     private BlobRef? Source(StripBlobs strip) => Job!.Parameters.Kind == JobKind.Upscale ? strip.Packed : strip.Raw;
 
-    private bool Each(WorkUnit unit, Func<StripBlobs, bool> predicate)
+    private double SumAtMiddle()
     {
-        if (Plan is null)
-            return false;
-        var range = Plan.Strips(unit);
+        double[,] all = AllScores();
+        int middle = Job!.Parameters.Engine.Scales.MiddleIndex;
+        return Enumerable.Range(0, all.GetLength(0)).Sum(block => all[block, middle]);
+    }
+
+    private bool Each(WorkUnit unit, Func<StripBlobs, bool> predicate) => Plan is not null && Each(Plan.Strips(unit), predicate);
+
+    private bool EachInput(WorkUnit unit, Func<StripBlobs, bool> predicate) => Plan is not null && Each(Plan.Inputs(unit, Job!.Parameters.Engine.Context), predicate);
+
+    private bool Each(Range range, Func<StripBlobs, bool> predicate)
+    {
         for (int strip = range.Start.Value; strip < range.End.Value; strip++)
         {
             if (!predicate(Strips[strip]))
@@ -290,12 +305,12 @@ internal sealed record ImageState
             return 0;
         if (Prepared)
             return total;
-        int columns = Facts.Grid.Columns;
+        BlockGrid grid = Facts.Grid;
         return stage switch
         {
-            Stage.Ingest => Strips.Count(strip => Source(strip) is not null) * columns,
+            Stage.Ingest => Strips.Where(strip => Source(strip) is not null).Sum(strip => grid.BlocksOf(strip.Strip)),
             Stage.Score => Scores.Sum(range => range.Value.Length) / Job!.Parameters.Engine.Scales.Count,
-            Stage.Pack or Stage.Reconstruct => Strips.Count(strip => Product(stage, strip) is not null) * columns,
+            Stage.Pack or Stage.Reconstruct => Strips.Where(strip => Product(stage, strip) is not null).Sum(strip => grid.BlocksOf(strip.Strip)),
             _ => 0,
         };
     }

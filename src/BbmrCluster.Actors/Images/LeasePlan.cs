@@ -12,11 +12,12 @@ internal readonly record struct WorkUnit(Stage Stage, int FirstBlock, int BlockC
 }
 
 /// <summary>
-/// The leases of an image: whole strips worth at most 64 blocks. Boundaries depend on the grid alone, so that any run
-/// cuts alike. A strip wider than that is one lease, except for Score, where blocks stand alone and it is cut.
+/// The leases of an image: whole strips worth at most 64 blocks of 128 x 128 pixels, or tiles of smaller ones. Boundaries depend
+/// on the grid alone, so that any run cuts alike. A strip wider than that is one lease, except for Score of blocks as large as tiles.
 /// </summary>
 internal sealed class LeasePlan
 {
+    /// <summary>Blocks of 128 x 128 pixels, or tiles, of a lease.</summary>
     public const int MaxBlocks = 64;
 
     private readonly BlockGrid _grid;
@@ -25,7 +26,7 @@ internal sealed class LeasePlan
     public LeasePlan(BlockGrid grid)
     {
         _grid = grid;
-        _stripsPerGroup = Math.Max(1, MaxBlocks / grid.Columns);
+        _stripsPerGroup = Math.Max(1, MaxBlocks / grid.Tiles);
         Groups = (grid.Strips + _stripsPerGroup - 1) / _stripsPerGroup;
         Score = [.. ScoreUnits()];
     }
@@ -46,27 +47,46 @@ internal sealed class LeasePlan
 
     public WorkUnit Group(Stage stage, int group)
     {
-        int first = group * _stripsPerGroup, strips = Math.Min(_stripsPerGroup, _grid.Strips - first);
-        return new WorkUnit(stage, first * _grid.Columns, strips * _grid.Columns);
+        int first = _grid.FirstBlockOf(group * _stripsPerGroup), end = Math.Min(_grid.FirstBlockOf((group + 1) * _stripsPerGroup), _grid.Count);
+        return new WorkUnit(stage, first, end - first);
     }
 
-    public int GroupOf(int block) => block / _grid.Columns / _stripsPerGroup;
+    public int GroupOf(int block) => _grid.StripOf(block) / _stripsPerGroup;
 
     /// <summary>The Score lease that holds a block.</summary>
     public WorkUnit ScoreOf(int block)
     {
-        int group = GroupOf(block), perGroup = ((_stripsPerGroup * _grid.Columns) + MaxBlocks - 1) / MaxBlocks;
-        return Score[(group * perGroup) + ((block - (group * _stripsPerGroup * _grid.Columns)) / MaxBlocks)];
+        int low = 0, high = Score.Count - 1;
+        while (low < high)
+        {
+            int middle = (low + high + 1) / 2;
+            (low, high) = Score[middle].FirstBlock <= block ? (middle, high) : (low, middle - 1);
+        }
+        return Score[low];
     }
 
     /// <summary>Strips that hold a range of blocks.</summary>
-    public Range Strips(WorkUnit unit) => (unit.FirstBlock / _grid.Columns)..(((unit.End - 1) / _grid.Columns) + 1);
+    public Range Strips(WorkUnit unit) => _grid.StripOf(unit.FirstBlock)..(_grid.StripOf(unit.End - 1) + 1);
+
+    /// <summary>Strips that a range of blocks reads: with context also those beside them.</summary>
+    public Range Inputs(WorkUnit unit, BlockContext context)
+    {
+        Range own = Strips(unit);
+        int beside = context == BlockContext.Canvas ? 1 : 0;
+        return Math.Max(0, own.Start.Value - beside)..Math.Min(_grid.Strips, own.End.Value + beside);
+    }
 
     private IEnumerable<WorkUnit> ScoreUnits()
     {
         for (int group = 0; group < Groups; group++)
         {
             var whole = Group(Stage.Score, group);
+            if (_grid.BlockSize < _grid.StripHeight)
+            {
+                // Blocks of one tile do not follow each other.
+                yield return whole;
+                continue;
+            }
             for (int first = whole.FirstBlock; first < whole.End; first += MaxBlocks)
                 yield return whole with { FirstBlock = first, BlockCount = Math.Min(MaxBlocks, whole.End - first) };
         }

@@ -192,7 +192,11 @@ internal static class FromWire
         wire.HasAllocationPicture ? wire.AllocationPicture : null, wire.Report);
 
     private static ImageFacts Facts(W.Facts wire) => new(wire.Width, wire.Height, wire.ColourChannels, wire.HasAlpha, wire.BitDepth, wire.Format, wire.SourceBytes,
-        new DateTime(wire.SourceModifiedTicks, DateTimeKind.Utc), wire.SourceSha256, Blob(wire.Metadata));
+        new DateTime(wire.SourceModifiedTicks, DateTimeKind.Utc), wire.SourceSha256, Blob(wire.Metadata))
+    {
+        Context = (BlockContext)wire.Context,
+        BlockSize = wire.BlockSize == 0 ? BlockGrid.DefaultBlockSize : wire.BlockSize,
+    };
 
     private static StripBlobs Strip(W.Strip wire) => new(wire.Strip_, Blob(wire.Raw), Blob(wire.Packed), Blob(wire.Rows), Blob(wire.Top), Blob(wire.Bottom),
         Blob(wire.UniformTop), Blob(wire.UniformBottom), wire.HasUniformSse ? wire.UniformSse : null);
@@ -212,7 +216,10 @@ internal static class FromWire
     private static LeaseWork Work(W.Work wire, ImageJob job) => new(
         job, (Stage)wire.Stage, wire.FirstBlock, wire.BlockCount, wire.Attempt, wire.Facts is { } facts ? Facts(facts) : null,
         [.. wire.Strips.Select(Strip)], wire.HasScales ? wire.Scales.ToByteArray() : null, wire.HasScores ? [.. wire.Scores] : null,
-        [.. wire.Quarantined], [.. wire.Outputs.Select(File)], Tally(wire.Tally));
+        [.. wire.Quarantined], [.. wire.Outputs.Select(File)], Tally(wire.Tally))
+    {
+        UniformSse = wire.HasUniformSse ? wire.UniformSse : null,
+    };
 
     private static StageReport Report(W.Report wire) => wire.ReportCase switch
     {

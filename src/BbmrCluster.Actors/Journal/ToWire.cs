@@ -312,6 +312,8 @@ internal static class ToWire
         SourceModifiedTicks = facts.SourceModified.Ticks,
         SourceSha256 = facts.SourceSha256,
         Metadata = Blob(facts.Metadata),
+        Context = (int)facts.Context,
+        BlockSize = facts.BlockSize == BlockGrid.DefaultBlockSize ? 0 : facts.BlockSize,
     };
 
     private static W.Strip Strip(StripBlobs strip)
@@ -382,6 +384,8 @@ internal static class ToWire
         };
         if (work.Scales is { } scales)
             wire.Scales = ByteString.CopyFrom(scales);
+        if (work.UniformSse is { } uniform)
+            wire.UniformSse = uniform;
         return wire;
     }
 

@@ -75,7 +75,8 @@ internal sealed class JobOptions
             parameters = parameters with { Engine = parameters.Engine with { Device = parsed.GetValue(_device)!, Threads = parsed.GetValue(_threads) } };
         try
         {
-            foreach ((JobOption job, Option option) in _options)
+            // Only what was said: one option may choose the default of another.
+            foreach ((JobOption job, Option option) in _options.Where(one => parsed.GetResult(one.Option) is { Implicit: false }))
             {
                 if ((option is Option<bool> flag ? parsed.GetValue(flag) ? "yes" : null : parsed.GetValue((Option<string>)option)) is { } text)
                     parameters = job.Set(parameters, text);

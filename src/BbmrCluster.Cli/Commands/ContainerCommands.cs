@@ -122,7 +122,7 @@ internal static class ContainerCommands
         terminal.Json(new
         {
             file = path, ok = damage is null, error = damage?.Reason, width = h.Width, height = h.Height, bit_depth = h.BitDepth, colour_channels = h.ColourChannels, alpha,
-            bytes, blocks = grid.Count, columns = grid.Columns, strips = grid.Strips, block_size = h.BlockSize,
+            bytes, blocks = grid.Count, columns = grid.Columns, strips = grid.Strips, block_size = h.BlockSize, context = BlockContexts.NameOf(h.Context), halo = h.Halo,
             scales = h.Scales.Scales, rate = h.Rate, counts = CountsByScale(h.Scales, counts), lr_pixels = lrPixels,
             rate_pixels = ratePixels, rate_pixels_image = ratePixelsImage, bits_per_pixel = bitsPerPixel,
             allocator = h.Allocator, scorer = h.Scorer, downscaler = h.Downscaler, network = h.Network, precision = h.Precision, weights = h.WeightHashes,
@@ -133,7 +133,7 @@ internal static class ContainerCommands
 
         Line(path, "BBMR container, version 1, " + Amounts.Text(bytes));
         Line("image", $"{h.Width}x{h.Height} pixels, {(h.ColourChannels == 1 ? "grey" : "RGB")}, {h.BitDepth} bits, alpha {alpha}");
-        Line("blocks", $"{grid.Columns} x {grid.Strips} = {grid.Count} of {h.BlockSize}x{h.BlockSize} pixels");
+        Line("blocks", $"{grid.Columns} x {grid.BlockRows} = {grid.Count} of {h.BlockSize}x{h.BlockSize} pixels");
         Line("scales", string.Join(", ", h.Scales.Scales.Select((scale, index) => string.Create(CultureInfo.InvariantCulture, $"x{scale}: {Amounts.Count(counts[index], "block")} ({100.0 * counts[index] / grid.Count:0.0} %)"))));
         Line("stored", string.Create(CultureInfo.InvariantCulture, $"{lrPixels} LR pixels, 1/{1 / ratePixels:0.##} of the blocks' pixels; {bitsPerPixel:0.000} bits per pixel, LR coded without loss"));
         Line("made by", $"allocator {h.Allocator}, scorer {h.Scorer}, downscaler {h.Downscaler}, rate {h.Rate}, precision {h.Precision}");

@@ -46,7 +46,12 @@ internal sealed record DeepVerification(int Blocks, string? QualityKind, double?
         NativeRuntime.Apply();
         // A machine without bfloat16 takes float32, which is within the tolerance.
         string precision = header.Precision is "bfloat16" ? "auto" : header.Precision;
-        var settings = new EngineSettings(header.Network, "none", header.Downscaler, header.Scales, precision, device, threads, 0, EngineFactory.JointOf(header));
+        var settings = new EngineSettings(header.Network, "none", header.Downscaler, header.Scales, precision, device, threads, 0, EngineFactory.JointOf(header))
+        {
+            Context = header.Context,
+            BlockSize = header.BlockSize,
+            Halo = header.Halo,
+        };
         var factory = new EngineFactory();
         foreach ((string name, string hash) in factory.WeightHashes(settings))
         {
@@ -54,33 +59,41 @@ internal sealed record DeepVerification(int Blocks, string? QualityKind, double?
                 return Failed($"the weights {name} here are not those it was made for (sha256 {hash}, the container says {pinned ?? "nothing"})");
         }
 
-        using StripReader? photograph = source is null ? null : StripReader.Open(Files.Readable(source), ImageLimits.Default, grid.BlockSize, Path.GetTempPath());
+        using StripReader? photograph = source is null ? null : StripReader.Open(Files.Readable(source), ImageLimits.Default, grid.StripHeight, Path.GetTempPath());
         if (photograph is { Info: { } info } && (info.Width, info.Height, info.ColourChannels, info.BitDepth) != (header.Width, header.Height, header.ColourChannels, header.BitDepth))
             return Failed($"{source} is another image: {info.Width}x{info.Height} pixels, {info.BitDepth} bits");
 
         using IEngine engine = factory.Create(settings);
-        IReconstructor reconstructor = engine.Reconstructor;
         double sse = 0;
         // The strip above waits for the border it shares with the next one.
         ReconstructedStrip? above = null;
-        int perLease = Math.Max(1, LeaseBlocks / grid.Columns);
+        int perLease = Math.Max(1, LeaseBlocks / grid.Tiles);
         try
         {
             for (int first = 0; first < grid.Strips; first += perLease)
             {
                 int count = Math.Min(perLease, grid.Strips - first);
+                if (header.Context == BlockContext.Canvas)
+                {
+                    foreach (SampleMap rows in engine.CanvasReconstructor.Reconstruct(Lr(reader, first, count)))
+                        sse += Measure(rows.Samples, photograph, header);
+                    terminal.Detail(string.Create(CultureInfo.InvariantCulture, $"restored {first + count} of {grid.Strips} strips"));
+                    continue;
+                }
+                IReconstructor reconstructor = engine.Reconstructor;
                 foreach (ReconstructedStrip strip in reconstructor.Reconstruct(Unpack(reader, first, count)))
                 {
                     if (above is not null)
                     {
                         Join(above, strip, reconstructor, header);
-                        sse += Measure(above, photograph, header);
+                        sse += Measure(above.Rows, photograph, header);
                     }
                     above = strip;
                 }
                 terminal.Detail(string.Create(CultureInfo.InvariantCulture, $"restored {first + count} of {grid.Strips} strips"));
             }
-            sse += Measure(above!, photograph, header);
+            if (above is not null)
+                sse += Measure(above.Rows, photograph, header);
         }
         catch (NonFiniteOutputException e)
         {
@@ -96,6 +109,15 @@ internal sealed record DeepVerification(int Blocks, string? QualityKind, double?
             : new DeepVerification(grid.Count, kind, recorded, psnr, compared, null);
     }
 
+    private static LrContext Lr(ContainerReader reader, int first, int count)
+    {
+        ContainerHeader header = reader.Header;
+        BlockGrid grid = header.Grid;
+        int from = Math.Max(0, first - 1), to = Math.Min(grid.Strips, first + count + 1);
+        LrStrips all = Unpack(reader, from, to - from);
+        return new LrContext(grid, header.Scales, header.BitDepth, from, to - from, first, count, all.ScaleIndex, all.ByScale);
+    }
+
     private static LrStrips Unpack(ContainerReader reader, int first, int count)
     {
         ContainerHeader header = reader.Header;
@@ -103,7 +125,7 @@ internal sealed record DeepVerification(int Blocks, string? QualityKind, double?
         BlockBatch[] byScale = [.. Enumerable.Range(0, header.Scales.Count).Select(index => new BlockBatch(
             strips.Sum(strip => strip.ByScale[index].Count), header.BlockSize / header.Scales[index], header.BitDepth,
             [.. strips.SelectMany(strip => strip.ByScale[index].Samples)]))];
-        return new LrStrips(header.Grid.Columns, count, header.Scales, reader.ScaleIndex.AsSpan(first * header.Grid.Columns, count * header.Grid.Columns).ToArray(), byScale);
+        return new LrStrips(header.Grid.Columns, count, header.Scales, [.. Enumerable.Range(first, count).SelectMany(strip => reader.ScaleIndexOf(strip).ToArray())], byScale);
     }
 
     private static void Join(ReconstructedStrip above, ReconstructedStrip below, IReconstructor reconstructor, ContainerHeader header)
@@ -114,7 +136,7 @@ internal sealed record DeepVerification(int Blocks, string? QualityKind, double?
         border.AsSpan(half).CopyTo(below.Rows);
     }
 
-    private static double Measure(ReconstructedStrip strip, StripReader? photograph, ContainerHeader header)
+    private static double Measure(ushort[] rows, StripReader? photograph, ContainerHeader header)
     {
         if (photograph?.ReadNext() is not { } source)
             return 0;
@@ -129,7 +151,7 @@ internal sealed record DeepVerification(int Blocks, string? QualityKind, double?
                 {
                     int at = (((y * source.Width) + x) * source.Channels) + (header.ColourChannels == 1 ? 0 : c);
                     reference[(x * 3) + c] = source.BitDepth == 8 ? source.Data[at] : source.Samples16[at];
-                    restored[(x * 3) + c] = strip.Rows[(((y * stride) + x) * 3) + c];
+                    restored[(x * 3) + c] = rows[(((y * stride) + x) * 3) + c];
                 }
                 if (header.ColourChannels == 1)
                     restored.AsSpan(x * 3, 3).Fill((ushort)((restored[x * 3] + restored[(x * 3) + 1] + restored[(x * 3) + 2] + 1) / 3));

@@ -30,9 +30,9 @@ internal sealed class DryRun(Terminal terminal, RunValues values, JobParameters 
             try
             {
                 (int width, int height, int bitDepth, int colours, bool alpha) = SizeOf(job);
-                var grid = new BlockGrid(width, height);
+                BlockGrid grid = job.Parameters.Engine.GridOf(width, height);
                 long jobWork = WorkSpace.Estimate(parameters.Kind, parameters.Measure, grid, colours, alpha, bitDepth);
-                double jobSeconds = (grid.Count * secondsPerBlock) + ((double)width * height / 1e6 * CodecSecondsPerMegapixel);
+                double jobSeconds = (grid.Tiles * grid.Strips * secondsPerBlock) + ((double)width * height / 1e6 * CodecSecondsPerMegapixel);
                 bool exists = File.Exists(job.Outputs.Report);
                 terminal.Json(new { input = job.DisplayName, state = "planned", code = (string?)null, error = (string?)null, width, height, blocks = grid.Count, work_bytes = jobWork, estimated_seconds = jobSeconds, report_exists = exists, outputs = OutputNaming.FilesOf(job.Outputs, parameters.Kind) });
                 terminal.Result(string.Create(CultureInfo.InvariantCulture, $"{job.DisplayName}: {width}x{height}, {Amounts.Count(grid.Count, "block")}, {Amounts.Text(jobWork)} of work space, about {Amounts.Text(TimeSpan.FromSeconds(jobSeconds))}{(exists ? ", results are there: skipped when nothing changed" : "")}"));
@@ -76,6 +76,11 @@ internal sealed class DryRun(Terminal terminal, RunValues values, JobParameters 
         // The first pass warms up and is not counted.
         for (int pass = 0; pass < 2; pass++)
         {
+            if (settings.Context == BlockContext.Canvas)
+            {
+                perBlock = CanvasSeconds(engine, settings);
+                continue;
+            }
             perBlock = 0;
             if (parameters.Kind != JobKind.Upscale)
                 perBlock += Seconds(() => engine.Scorer.Score(hr, extents, settings.Scales));
@@ -83,6 +88,24 @@ internal sealed class DryRun(Terminal terminal, RunValues values, JobParameters 
                 perBlock += (parameters.Kind == JobKind.Rescale ? 2 : 1) * Seconds(() => engine.Reconstructor.Reconstruct(new LrStrips(TrialBlocks, 1, settings.Scales, middle, byScale)));
         }
         return perBlock;
+
+        // Of a tile: one strip of tiles with every block at the middle scale.
+        double CanvasSeconds(IEngine canvasEngine, EngineSettings with)
+        {
+            BlockGrid grid = with.GridOf(TrialBlocks * BlockGrid.TileSize, BlockGrid.TileSize);
+            var rows = new ImageRows(new SampleMap(grid.Width, grid.Height, 8, Noise(BlockGrid.TileSize).Samples), 0, grid.Height);
+            double sum = 0;
+            if (parameters.Kind != JobKind.Upscale)
+                sum += Seconds(() => canvasEngine.Scorer.Score(rows, grid, 0, grid.Count, with.Scales.Scales));
+            if (parameters.Kind == JobKind.Downscale)
+                return sum;
+            byte[] index = new byte[grid.Count];
+            Array.Fill(index, (byte)with.Scales.MiddleIndex);
+            int side = grid.BlockSize / with.Scales.Middle;
+            BlockBatch[] lr = [.. with.Scales.Scales.Select(scale => scale == with.Scales.Middle
+                ? new BlockBatch(grid.Count, side, 8) : new BlockBatch(0, grid.BlockSize / scale, 8))];
+            return sum + Seconds(() => canvasEngine.CanvasReconstructor.Reconstruct(new LrContext(grid, with.Scales, 8, 0, 1, 0, 1, index, lr)));
+        }
 
         static BlockBatch Noise(int side)
         {

@@ -24,13 +24,13 @@ internal static class Preview
             UnpackedStrip unpacked = reader.UnpackStrip(strip);
             ReadOnlySpan<byte> indices = reader.ScaleIndexOf(strip);
             int[] next = new int[header.Scales.Count];
-            for (int column = 0; column < grid.Columns; column++)
+            for (int i = 0; i < indices.Length; i++)
             {
-                int index = indices[column];
+                int index = indices[i], column = i % grid.Columns;
                 PixelBuffer block = ToBuffer(unpacked.ByScale[index], next[index]++, channels);
                 if (header.Scales[index] != scale)
                     block = Bicubic.Resize(block, new ResizeScale(header.Scales[index], scale));
-                int x = column * side, y = strip * side, columns = Math.Min(side, width - x), rows = Math.Min(side, height - y);
+                int x = column * side, y = (strip * grid.StripHeight / scale) + (i / grid.Columns * side), columns = Math.Min(side, width - x), rows = Math.Min(side, height - y);
                 for (int row = 0; row < rows; row++)
                     block.Data.AsSpan(row * block.RowBytes, columns * channels * sampleBytes).CopyTo(preview.Data.AsSpan(((y + row) * preview.RowBytes) + (x * channels * sampleBytes)));
             }

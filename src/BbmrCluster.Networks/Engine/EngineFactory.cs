@@ -78,8 +78,10 @@ public sealed class EngineFactory(ModelCatalog? catalog = null) : IEngineFactory
             if (network.DistinctBy(model => model.SrShape.Black).Count() > 1)
                 throw new EngineUnavailableException($"The scales of {network.Key} do not go together: {string.Join("; ", network.Select(model => $"{model.FileName} holds {model.Shape.Description}"))}.");
         }
-        if (settings.Scales.Scales.Any(scale => scale % settings.Scales[0] != 0))
+        if (settings.Context == BlockContext.None && settings.Scales.Scales.Any(scale => scale % settings.Scales[0] != 0))
             throw new EngineUnavailableException($"JointSR joins scales that are multiples of the finest one; {settings.Scales} are not.");
+        if (settings.Context == BlockContext.Canvas && !Canvas.Supports(settings.Scales))
+            throw new EngineUnavailableException($"With a canvas each scale must divide the next; {settings.Scales} do not.");
         torch.Device device = Devices.Resolve(settings.Device);
         return new Engine(_catalog, settings, TrainedJoint(settings), device, Devices.BodyType(settings.Precision, device));
     }
@@ -104,7 +106,7 @@ public sealed class EngineFactory(ModelCatalog? catalog = null) : IEngineFactory
             if (scoring is not null)
                 names.Add(ModelNames.DownNet(scoring));
         }
-        IEnumerable<LoadedModel> models = names.SelectMany(name => settings.Scales.Scales.Select(scale => _catalog.Load(name, scale)));
+        IEnumerable<LoadedModel> models = names.SelectMany(name => NetworkScales(settings).Select(scale => _catalog.Load(name, scale)));
         return joint is null ? models : models.Prepend(joint);
     }
 
@@ -116,9 +118,19 @@ public sealed class EngineFactory(ModelCatalog? catalog = null) : IEngineFactory
         _ => settings.Scorer,
     };
 
-    // Null where single-scale networks reconstruct block by block.
+    // The scales of the networks behind the scale set: with a canvas scale 1 needs none, and 16 that of 8.
+    private static IEnumerable<int> NetworkScales(EngineSettings settings) => settings.Context == BlockContext.None
+        ? settings.Scales.Scales
+        : settings.Scales.Scales.Where(scale => scale > 1).Select(NetworkSet.NetworkScale).Distinct();
+
+    // Null where single-scale networks reconstruct block by block, or over canvases.
     private LoadedModel? TrainedJoint(EngineSettings settings)
     {
+        if (settings.Context == BlockContext.Canvas)
+        {
+            return settings.Joint is not "trained" ? null
+                : throw new EngineUnavailableException("A joint model joins blocks that see nothing of each other: use --context none with --joint trained.");
+        }
         if (settings.Joint is not ("auto" or "trained" or "blockwise"))
             throw new EngineUnavailableException($"There is no joint part '{settings.Joint}': choose auto, trained or blockwise.");
         string name = ModelNames.Joint(settings.Network, settings.Downscaler);
@@ -142,7 +154,9 @@ internal sealed class Engine : IEngine
     private readonly BatchRunner _runner;
     private readonly List<IDisposable> _owned = [];
     private readonly IBlockDownscaler? _downscaler;
-    private readonly IBlockScorer? _scorer;
+    private readonly IBlockScorer? _scorer, _uniform;
+    private readonly JointReconstructor? _reconstructor;
+    private readonly CanvasReconstructor? _canvas;
 
     /// <summary>One worker drives a GPU; on the processor each has one thread.</summary>
     public static int WorkersOf(EngineSettings settings, torch.Device device) =>
@@ -154,33 +168,40 @@ internal sealed class Engine : IEngine
         _runner = new BatchRunner(WorkersOf(settings, device), () => NativeRuntime.SetThreads(1));
 
         NetworkSet networks;
-        if (joint is { Shape: JointSrShape shape })
+        if (settings.Context == BlockContext.Canvas)
+        {
+            networks = Own(new NetworkSet(catalog, ModelNames.Network(settings.Network, settings.Downscaler), body, device));
+            _canvas = new CanvasReconstructor(settings.Network, networks, _runner, device, LargestBatch, settings.Halo);
+        }
+        else if (joint is { Shape: JointSrShape shape })
         {
             networks = Own(new NetworkSet(scale => NetworkWeights.Of(joint, shape, scale), body, device));
-            Reconstructor = Own(new JointReconstructor(settings.Network, networks, settings.Scales, _runner, device, LargestBatch, shape.JointOf(joint.Tensors)));
+            _reconstructor = Own(new JointReconstructor(settings.Network, networks, settings.Scales, _runner, device, LargestBatch, shape.JointOf(joint.Tensors)));
         }
         else
         {
             networks = Own(new NetworkSet(catalog, ModelNames.Network(settings.Network, settings.Downscaler), body, device));
-            Reconstructor = Own(new JointReconstructor(settings.Network, networks, settings.Scales, _runner, device, LargestBatch,
+            _reconstructor = Own(new JointReconstructor(settings.Network, networks, settings.Scales, _runner, device, LargestBatch,
                 JointSrParameters.WarmStart([.. settings.Scales.Scales.Select(networks.TailAt)])));
         }
         if (settings.Scorer is "none")
             return;
 
         _downscaler = DownscalerOf(settings.Network, networks);
+        if (settings.Context == BlockContext.Canvas)
+            _uniform = new NetworkScorer(settings.Network, _downscaler, networks, _runner, device, LargestBatch, settings.Halo);
         if (EngineFactory.ScoringNetwork(settings) is not { } scoring)
         {
-            _scorer = new BicubicScorer(_downscaler, _runner);
+            _scorer = new BicubicScorer(_downscaler, _runner, settings.Halo);
             return;
         }
         // A block's score is that of the network by itself: the joint part looks at neighbours that are not chosen yet.
         bool own = string.Equals(scoring, settings.Network, StringComparison.Ordinal);
         NetworkSet single = own && joint is null ? networks : Own(new NetworkSet(catalog, ModelNames.Network(scoring, settings.Downscaler), body, device));
-        _scorer = new NetworkScorer(settings.Scorer, own ? _downscaler : DownscalerOf(scoring, single), single, _runner, device, LargestBatch);
+        _scorer = new NetworkScorer(settings.Scorer, own ? _downscaler : DownscalerOf(scoring, single), single, _runner, device, LargestBatch, settings.Halo);
 
         IBlockDownscaler DownscalerOf(string network, NetworkSet set) => Own<IBlockDownscaler>(settings.Downscaler is "downnet"
-            ? new DownNetDownscaler(catalog, network, settings.Scales, set.ShapeAt(settings.Scales[0]).Black, _runner, device)
+            ? new DownNetDownscaler(catalog, network, settings.Scales, set.BlackAt(settings.Scales[^1]), _runner, device)
             : new BicubicDownscaler());
     }
 
@@ -188,7 +209,11 @@ internal sealed class Engine : IEngine
 
     public IBlockScorer Scorer => _scorer ?? throw new InvalidOperationException("This engine was made to reconstruct only.");
 
-    public IReconstructor Reconstructor { get; }
+    public IReconstructor Reconstructor => _reconstructor ?? throw new InvalidOperationException("This engine was made for blocks that see their neighbours.");
+
+    public ICanvasReconstructor CanvasReconstructor => _canvas ?? throw new InvalidOperationException("This engine was made for blocks by themselves.");
+
+    public IBlockScorer UniformScorer => _uniform ?? throw new InvalidOperationException("This engine was made for blocks by themselves, or to reconstruct only.");
 
     public DeviceCounts TakeCounts() => _runner.Take();
 

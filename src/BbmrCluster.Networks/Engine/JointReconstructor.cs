@@ -98,7 +98,7 @@ internal sealed class JointReconstructor : IReconstructor, IDisposable
         _runner.Run(_scales.Scales.SelectMany((scale, s) => BatchRunner.Cut("reconstruct", scale, places[s].Length, _largestBatch(scale))), (worker, batch) =>
         {
             int s = _scales.IndexOf(batch.Scale);
-            float[] values = NetworkCall.Run(strips.ByScale[s], batch.First, batch.Count, _device, _black, _runner, batch.Purpose, batch.Scale, _networks.Body,
+            float[] values = NetworkCall.Run(MapBatch.Of(strips.ByScale[s], batch.First, batch.Count), _device, _black, _runner, batch.Purpose, batch.Scale, _networks.Body,
                 (map, float32) => _head.Tail(_networks.At(batch.Scale, worker, float32).Features(map), batch.Scale));
             for (int i = 0; i < batch.Count; i++)
             {

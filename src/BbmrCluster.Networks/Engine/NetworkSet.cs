@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using BbmrCluster.Imaging;
 using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.JointSr;
 using BbmrCluster.Networks.Weights;
@@ -64,6 +65,26 @@ internal sealed class NetworkSet(Func<int, NetworkWeights> weights, ScalarType b
             _networks.Add((scale, worker, type), network);
             return network;
         }
+    }
+
+    /// <summary>The scale of the network behind a scale: above 8 that of 8, whose result is enlarged further by bicubic.</summary>
+    public static int NetworkScale(int scale) => scale > 8 && scale % 8 == 0 ? 8 : scale;
+
+    /// <summary>The value of black behind a scale.</summary>
+    public float BlackAt(int scale) => ShapeAt(NetworkScale(scale)).Black;
+
+    /// <summary>LR maps to HR values of the network's range.</summary>
+    public float[] Enlarge(int worker, MapBatch lr, int scale, Device device, BatchRunner runner, string purpose)
+    {
+        int own = NetworkScale(scale), rest = scale / own;
+        float[] values = NetworkCall.Run(lr, device, BlackAt(scale), runner, purpose, scale, body, (map, float32) => At(own, worker, float32).Forward(map));
+        if (rest == 1)
+            return values;
+        int width = lr.Width * own, height = lr.Height * own, each = width * height * 3;
+        var larger = new float[values.Length * rest * rest];
+        for (int i = 0; i < lr.Count; i++)
+            Bicubic.UpscaleMap(values.AsSpan(i * each, each), width, height, rest, larger.AsSpan(i * each * rest * rest));
+        return larger;
     }
 
     /// <summary>Weight and bias of the tail at a scale; not in a set of extractors.</summary>

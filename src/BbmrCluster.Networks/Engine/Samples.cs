@@ -1,7 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
-using BbmrCluster.Rescaling;
 using static TorchSharp.torch;
 
 namespace BbmrCluster.Networks.Engine;
@@ -9,13 +8,6 @@ namespace BbmrCluster.Networks.Engine;
 /// <summary>Conversions between whole sample values and a network's, whose black is -1 or 0 and whose white is 1.</summary>
 internal static class Samples
 {
-    /// <summary>Blocks of a batch as a map (count, side, side, 3) on the device. The caller owns it.</summary>
-    public static Tensor ToMap(BlockBatch blocks, int first, int count, Device device, float black)
-    {
-        int each = blocks.Side * blocks.Side * 3;
-        return ToMap(blocks.Samples.AsSpan(first * each, count * each), blocks.MaxValue, [count, blocks.Side, blocks.Side, 3], device, black);
-    }
-
     /// <summary>Samples as a map of the given shape.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static Tensor ToMap(ReadOnlySpan<ushort> samples, int maximum, long[] shape, Device device, float black)

@@ -25,11 +25,20 @@ public sealed record ContainerHeader(
     string Precision, IReadOnlyDictionary<string, string> WeightHashes, ContainerSource Source, int BitDepth, int ColourChannels,
     AlphaKind Alpha, ImageMetadata Metadata)
 {
+    /// <summary>What blocks saw of each other. Containers of version 1 hold blocks by themselves.</summary>
+    public BlockContext Context { get; init; }
+
+    /// <summary>LR pixels beyond a tile that networks see on every side; 0 without context.</summary>
+    public int Halo { get; init; }
+
     /// <summary>Largest encoded header, metadata included: 64 MiB.</summary>
     public const int MaxBytes = 64 << 20;
 
+    /// <summary>Largest halo: a strip's context is the strips beside it.</summary>
+    public const int MaxHalo = 16;
+
     /// <summary>The block grid.</summary>
-    public BlockGrid Grid => new(Width, Height, BlockSize);
+    public BlockGrid Grid => EngineSettings.GridOf(Width, Height, Context, BlockSize);
 
     /// <summary>What is needed to read a strip.</summary>
     public StripFormat StripFormat => new(Grid, Scales, BitDepth, ColourChannels, Alpha);
@@ -56,6 +65,8 @@ public sealed record ContainerHeader(
             ColourChannels = (uint)ColourChannels,
             Alpha = (Wire.Alpha)Alpha,
             Metadata = MetadataCodec.ToWire(Metadata),
+            Context = (uint)Context,
+            Halo = (uint)Halo,
         };
         wire.Scales.AddRange(Scales.Scales.Select(scale => (uint)scale));
         wire.Weights.AddRange(WeightHashes.OrderBy(pair => pair.Key, StringComparer.Ordinal)
@@ -102,7 +113,11 @@ public sealed record ContainerHeader(
         var header = new ContainerHeader(
             Saturate(wire.Width), Saturate(wire.Height), (int)wire.BlockSize, scales, Saturate(wire.Rate), wire.Allocator, wire.Scorer, wire.Downscaler,
             wire.Network, wire.Precision, weights, new ContainerSource(source.Name, (long)Math.Min(source.Size, long.MaxValue), ToHex(source.Sha256), source.Format),
-            Saturate(wire.BitDepth), Saturate(wire.ColourChannels), (AlphaKind)(int)wire.Alpha, MetadataCodec.FromWire(wire.Metadata ?? new Wire.Metadata()));
+            Saturate(wire.BitDepth), Saturate(wire.ColourChannels), (AlphaKind)(int)wire.Alpha, MetadataCodec.FromWire(wire.Metadata ?? new Wire.Metadata()))
+        {
+            Context = (BlockContext)Saturate(wire.Context),
+            Halo = Saturate(wire.Halo),
+        };
         return header.Problem(limits) is { } problem ? throw new FormatException(problem) : header;
     }
 
@@ -116,6 +131,10 @@ public sealed record ContainerHeader(
             return $"has blocks of {BlockSize} pixels";
         if (Scales.Scales.Any(scale => BlockSize % scale != 0))
             return "has an impossible scale set";
+        if (Context is not (BlockContext.None or BlockContext.Canvas) || (Context == BlockContext.None && Halo != 0) || Halo > MaxHalo)
+            return $"has an unknown kind of context ({(int)Context}, halo {Halo})";
+        if (Context == BlockContext.Canvas && (BlockGrid.TileSize % BlockSize != 0 || !Canvas.Supports(Scales)))
+            return $"has blocks of {BlockSize} pixels with scales {Scales} in a canvas";
         if (Rate < 1 || BlockSize % Rate != 0)
             return $"has the rate {Rate}";
         if (BitDepth is not (8 or 16))
@@ -181,15 +200,28 @@ public enum QualityKind
     Measured = 2,
 }
 
-/// <summary>Squared error of each block at its scale, with a label that says what it is.</summary>
+/// <summary>Squared error of each block at its scale, or of each tile of smaller blocks, with a label that says what it is.</summary>
 /// <param name="Kind">Estimated or measured.</param>
 /// <param name="Label">Who says so, e.g. scorer and weight hash, or network, weight hash and precision; 1 to 1,024 printable ASCII characters.</param>
 /// <param name="Sse">
-/// One value per block in raster order: squared error of Y over the pixels inside the image, 8-bit units squared.
+/// One value per block in raster order, or per tile of 128 x 128 pixels where blocks are smaller and see their neighbours:
+/// squared error of Y over the pixels inside the image, 8-bit units squared.
 /// Stored as float32 (relative error below 6e-8, far below 1e-6 dB).
 /// </param>
 public sealed record RecordedQuality(QualityKind Kind, string Label, double[] Sse)
 {
+    /// <summary>Values that a container of a grid holds.</summary>
+    public static int ValuesOf(BlockGrid grid) => grid.Tiles * grid.Strips;
+
+    /// <summary>Sums the errors of blocks, raster order, over what the record has a value for.</summary>
+    public static double[] Gather(double[] blocks, BlockGrid grid)
+    {
+        var values = new double[ValuesOf(grid)];
+        for (int block = 0; block < blocks.Length; block++)
+            values[(grid.StripOf(block) * grid.Tiles) + (block % grid.Columns * grid.BlockSize / grid.StripHeight)] += blocks[block];
+        return values;
+    }
+
     /// <summary>PSNR-Y of the whole image in dB, capped at 100.</summary>
     public double Psnr(BlockGrid grid) => BlockScores.PsnrOf(Sse.Sum(), (long)grid.Width * grid.Height);
 }

@@ -5,12 +5,16 @@ using System.Text;
 namespace BbmrCluster.Rescaling;
 
 /// <summary>
-/// Byte layout of a container, version 1 (docs/container-format.md): what writer and reader share. All numbers are
+/// Byte layout of a container, versions 1 and 2 (docs/container-format.md): what writer and reader share. All numbers are
 /// little-endian; a checksum is XXH3-128, seed 0, in its canonical (big-endian) form.
 /// </summary>
 internal static class ContainerLayout
 {
-    public const int Version = 1;
+    /// <summary>Blocks by themselves, a strip of one row of blocks.</summary>
+    public const int Version1 = 1;
+
+    /// <summary>Blocks that see their neighbours, strips of whole tiles.</summary>
+    public const int Version2 = 2;
     public const int ChecksumBytes = 16;
     public const int PreambleBytes = 56;
     public const int IndexEntryBytes = 32;
@@ -42,7 +46,8 @@ internal static class ContainerLayout
 /// <param name="Quality">Bytes of the quality record without its checksum.</param>
 /// <param name="Strips">Number of strips.</param>
 /// <param name="FileLength">Bytes of the whole file.</param>
-internal sealed record Preamble(long Header, long ScaleMap, long Quality, long Strips, long FileLength)
+/// <param name="Version">1 or 2.</param>
+internal sealed record Preamble(long Header, long ScaleMap, long Quality, long Strips, long FileLength, int Version = ContainerLayout.Version1)
 {
     public long ScaleMapAt => ContainerLayout.PreambleBytes + Header + ContainerLayout.ChecksumBytes;
 
@@ -57,7 +62,7 @@ internal sealed record Preamble(long Header, long ScaleMap, long Quality, long S
         Span<byte> bytes = stackalloc byte[ContainerLayout.PreambleBytes - ContainerLayout.ChecksumBytes];
         bytes.Clear();
         ContainerLayout.Magic.CopyTo(bytes);
-        BinaryPrimitives.WriteUInt16LittleEndian(bytes[10..], ContainerLayout.Version);
+        BinaryPrimitives.WriteUInt16LittleEndian(bytes[10..], (ushort)Version);
         BinaryPrimitives.WriteUInt32LittleEndian(bytes[12..], checked((uint)Header));
         BinaryPrimitives.WriteUInt32LittleEndian(bytes[16..], checked((uint)ScaleMap));
         BinaryPrimitives.WriteUInt32LittleEndian(bytes[20..], checked((uint)Quality));
@@ -84,8 +89,8 @@ internal sealed record Preamble(long Header, long ScaleMap, long Quality, long S
         if (bytes.Length < ContainerLayout.PreambleBytes)
             throw new FormatException($"is truncated to {bytes.Length} bytes");
         int version = BinaryPrimitives.ReadUInt16LittleEndian(bytes[10..]);
-        if (version != ContainerLayout.Version)
-            throw new FormatException($"has container version {version}; this program reads version {ContainerLayout.Version}");
+        if (version is not (ContainerLayout.Version1 or ContainerLayout.Version2))
+            throw new FormatException($"has container version {version}; this program reads the versions {ContainerLayout.Version1} and {ContainerLayout.Version2}");
         if (!ContainerLayout.ChecksumHolds(bytes[..ContainerLayout.PreambleBytes]))
             throw new FormatException("has a damaged preamble (checksum)");
         ulong length = BinaryPrimitives.ReadUInt64LittleEndian(bytes[32..]);
@@ -93,7 +98,7 @@ internal sealed record Preamble(long Header, long ScaleMap, long Quality, long S
             throw new FormatException("states an impossible length");
         return new Preamble(
             BinaryPrimitives.ReadUInt32LittleEndian(bytes[12..]), BinaryPrimitives.ReadUInt32LittleEndian(bytes[16..]),
-            BinaryPrimitives.ReadUInt32LittleEndian(bytes[20..]), BinaryPrimitives.ReadUInt32LittleEndian(bytes[24..]), (long)length);
+            BinaryPrimitives.ReadUInt32LittleEndian(bytes[20..]), BinaryPrimitives.ReadUInt32LittleEndian(bytes[24..]), (long)length, version);
     }
 }
 

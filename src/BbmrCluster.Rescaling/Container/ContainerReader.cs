@@ -31,6 +31,8 @@ public sealed class ContainerReader : IDisposable
             throw new FormatException($"states a header of {preamble.Header} bytes");
         Header = ContainerHeader.Decode(ReadSection("header", ContainerLayout.PreambleBytes, preamble.Header), limits);
 
+        if (preamble.Version == ContainerLayout.Version1 != (Header.Context == BlockContext.None))
+            throw new FormatException($"has a header that does not belong into container version {preamble.Version}");
         BlockGrid grid = Header.Grid;
         if (preamble.Strips != grid.Strips)
             throw new FormatException($"states {preamble.Strips} strips for an image of {grid.Strips}");
@@ -43,7 +45,7 @@ public sealed class ContainerReader : IDisposable
                 ? $"is truncated to {_length} of {preamble.FileLength} bytes"
                 : $"has {_length - preamble.FileLength} bytes after its end"));
         }
-        Quality = Try("quality", () => QualityRecord.Decode(ReadSection("quality record", preamble.QualityAt, preamble.Quality), grid.Count));
+        Quality = Try("quality", () => QualityRecord.Decode(ReadSection("quality record", preamble.QualityAt, preamble.Quality), RecordedQuality.ValuesOf(grid)));
         _strips = Try("index", () => StripEntry.DecodeAll(
                 ReadSection("index", preamble.IndexAt, (long)grid.Strips * ContainerLayout.IndexEntryBytes), grid.Strips, preamble.StripsAt, preamble.FileLength))
             ?? WalkStrips(preamble.StripsAt);
@@ -91,7 +93,7 @@ public sealed class ContainerReader : IDisposable
     }
 
     /// <summary>Scale indices of one strip's blocks.</summary>
-    public ReadOnlySpan<byte> ScaleIndexOf(int strip) => ScaleIndex.AsSpan(strip * Header.Grid.Columns, Header.Grid.Columns);
+    public ReadOnlySpan<byte> ScaleIndexOf(int strip) => ScaleIndex.AsSpan(Header.Grid.FirstBlockOf(strip), Header.Grid.BlocksOf(strip));
 
     /// <summary>A strip's bytes, checked.</summary>
     /// <exception cref="ArgumentOutOfRangeException">There is no such strip.</exception>

@@ -33,14 +33,15 @@ public static class ContainerWriter
             throw new ArgumentException("A scale index is outside the scale set.", nameof(scaleIndex));
         try
         {
-            qualityBytes = QualityRecord.Encode(quality, grid.Count);
+            qualityBytes = QualityRecord.Encode(quality, RecordedQuality.ValuesOf(grid));
         }
         catch (FormatException e)
         {
             throw new ArgumentException($"Not writable: {e.Message}.", nameof(quality), e);
         }
         byte[] map = ScaleMap.Encode(scaleIndex, grid.Columns);
-        var preamble = new Preamble(headerBytes.Length, map.Length, qualityBytes.Length, grid.Strips, 0);
+        var preamble = new Preamble(headerBytes.Length, map.Length, qualityBytes.Length, grid.Strips, 0,
+            header.Context == BlockContext.None ? ContainerLayout.Version1 : ContainerLayout.Version2);
 
         using var file = new FileStream(path, FileMode.Create, FileAccess.Write, FileShare.None, 1 << 16);
         file.Position = preamble.StripsAt;

@@ -56,8 +56,8 @@ public static class StripPacker
                 throw new ArgumentException($"The batch of scale {format.Scales[s]} does not hold {counts[s]} blocks of {side}x{side} pixels and {format.BitDepth} bits.", nameof(byScale));
             if (blocks.Count > 0)
             {
-                int columns = AtlasColumns(blocks.Count, side);
-                parts[s] = Encode(ToAtlas(blocks, columns, format.ColourChannels), columns);
+                Atlas atlas = AtlasOf(format, scaleIndex, (byte)s, AtlasColumns(format, scaleIndex, blocks.Count, side));
+                parts[s] = Encode(ToAtlas(blocks, atlas, format.ColourChannels), atlas.Columns);
             }
         }
         if (alpha is not null)
@@ -96,7 +96,10 @@ public static class StripPacker
             if (count == 0 ? part.Bytes.Length > 0 : part.Bytes.IsEmpty || part.Columns < 1 || part.Columns > count)
                 throw new FormatException($"has an atlas of scale {format.Scales[s]} that does not fit its {count} blocks");
             if (count > 0)
-                FromAtlas(Decode(part, part.Columns * side, (count + part.Columns - 1) / part.Columns * side, format.ColourChannels, format.BitDepth), byScale[s], part.Columns);
+            {
+                Atlas atlas = AtlasOf(format, scaleIndex, (byte)s, part.Columns);
+                FromAtlas(Decode(part, part.Columns * side, atlas.Rows * side, format.ColourChannels, format.BitDepth), byScale[s], atlas);
+            }
         }
 
         PixelBuffer? alpha = null;
@@ -140,8 +143,8 @@ public static class StripPacker
     {
         ArgumentOutOfRangeException.ThrowIfNegative(strip);
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(strip, format.Grid.Strips);
-        if (scaleIndex.Length != format.Grid.Columns)
-            throw new ArgumentException($"{scaleIndex.Length} scale indices for {format.Grid.Columns} blocks.", nameof(scaleIndex));
+        if (scaleIndex.Length != format.Grid.BlocksOf(strip))
+            throw new ArgumentException($"{scaleIndex.Length} scale indices for {format.Grid.BlocksOf(strip)} blocks.", nameof(scaleIndex));
         var counts = new int[format.Scales.Count];
         foreach (byte index in scaleIndex)
         {
@@ -152,16 +155,55 @@ public static class StripPacker
         return counts;
     }
 
-    private static int AtlasColumns(int count, int side) => Math.Min(count, Math.Max(1, 16_383 / side));
+    /// <summary>
+    /// The order of a scale's blocks in its atlas. One row of blocks is laid out row by row, in block order. Several rows are
+    /// walked column by column, so that blocks above each other mostly stay so, and fill an atlas of as many rows.
+    /// </summary>
+    /// <param name="Columns">Blocks in a row of the atlas.</param>
+    /// <param name="Rows">Rows of blocks.</param>
+    /// <param name="Order">The block, by its place among those of its scale, at each place of the walk.</param>
+    /// <param name="Down">Whether the walk goes down first.</param>
+    private sealed record Atlas(int Columns, int Rows, int[] Order, bool Down)
+    {
+        public (int X, int Y) PlaceOf(int at, int side) => Down ? (at / Rows * side, at % Rows * side) : (at % Columns * side, at / Columns * side);
+    }
 
-    private static PixelBuffer ToAtlas(BlockBatch blocks, int columns, int channels)
+    // As high as the strip has rows of blocks, and no wider than every coder takes.
+    private static int AtlasColumns(StripFormat format, ReadOnlySpan<byte> scaleIndex, int count, int side)
+    {
+        int rows = scaleIndex.Length / format.Grid.Columns;
+        return Math.Min((count + rows - 1) / rows, Math.Max(1, 16_383 / side));
+    }
+
+    private static Atlas AtlasOf(StripFormat format, ReadOnlySpan<byte> scaleIndex, byte scale, int atlasColumns)
+    {
+        int columns = format.Grid.Columns, blockRows = scaleIndex.Length / columns, count = scaleIndex.Count(scale), rows = (count + atlasColumns - 1) / atlasColumns;
+        if (blockRows == 1)
+            return new Atlas(atlasColumns, rows, [.. Enumerable.Range(0, count)], false);
+        // Numbers among the blocks of this scale, raster order.
+        var number = new int[scaleIndex.Length];
+        for (int block = 0, next = 0; block < number.Length; block++)
+            number[block] = scaleIndex[block] == scale ? next++ : -1;
+        var order = new List<int>(count);
+        for (int column = 0; column < columns; column++)
+        {
+            for (int row = 0; row < blockRows; row++)
+            {
+                if (number[(row * columns) + column] is >= 0 and var here)
+                    order.Add(here);
+            }
+        }
+        return new Atlas(atlasColumns, rows, [.. order], true);
+    }
+
+    private static PixelBuffer ToAtlas(BlockBatch blocks, Atlas order, int channels)
     {
         int side = blocks.Side;
-        var atlas = new PixelBuffer(columns * side, (blocks.Count + columns - 1) / columns * side, channels, blocks.BitDepth);
+        var atlas = new PixelBuffer(order.Columns * side, order.Rows * side, channels, blocks.BitDepth);
         for (int b = 0; b < blocks.Count; b++)
         {
-            ReadOnlySpan<ushort> samples = blocks.Block(b);
-            int x = b % columns * side, y = b / columns * side;
+            ReadOnlySpan<ushort> samples = blocks.Block(order.Order[b]);
+            (int x, int y) = order.PlaceOf(b, side);
             for (int row = 0; row < side; row++)
             {
                 int target = (((y + row) * atlas.Width) + x) * channels;
@@ -179,14 +221,14 @@ public static class StripPacker
         return atlas;
     }
 
-    private static void FromAtlas(PixelBuffer atlas, BlockBatch blocks, int columns)
+    private static void FromAtlas(PixelBuffer atlas, BlockBatch blocks, Atlas order)
     {
         int side = blocks.Side, channels = atlas.Channels;
         ReadOnlySpan<ushort> wide = atlas.BitDepth == 16 ? atlas.Samples16 : [];
         for (int b = 0; b < blocks.Count; b++)
         {
-            Span<ushort> samples = blocks.Block(b);
-            int x = b % columns * side, y = b / columns * side;
+            Span<ushort> samples = blocks.Block(order.Order[b]);
+            (int x, int y) = order.PlaceOf(b, side);
             for (int row = 0; row < side; row++)
             {
                 int source = (((y + row) * atlas.Width) + x) * channels;

@@ -134,7 +134,7 @@ internal sealed class FakeWorld
                     }
                     break;
                 case Stage.Pack:
-                    Assert.Equal(grid.Count, work.Scales!.Length);
+                    Assert.Equal(work.Strips.Sum(strip => grid.BlocksOf(strip.Strip)), work.Scales!.Length);
                     foreach (var strip in work.Strips)
                         yield return new StripPacked(strip with { Packed = Blob(job, $"packed-{strip.Strip}") });
                     break;

@@ -53,6 +53,19 @@ public sealed class JobParametersTests : IDisposable
     }
 
     [Theory]
+    [InlineData("128", "4")]
+    [InlineData("64", "0")]
+    [InlineData("32", "8")]
+    public void Blocks_that_see_their_neighbours_keep_side_and_halo_on_the_way(string block, string halo)
+    {
+        JobParameters parameters = new[] { ("context", "canvas"), ("block", block), ("halo", halo) }.Aggregate(Job.Parameters, (known, one) => JobOption.Get(one.Item1).Set(known, one.Item2));
+        ImageJob job = Job with { Parameters = parameters };
+        var serializer = new ProtocolSerializer((ExtendedActorSystem)_system);
+        var opened = (ImageCommands.OpenImage)Again(serializer, new ImageCommands.OpenImage(job.Id, new ArchiveId("a"), new RunId("r"), new WorkPolicy(), job));
+        Assert.Equal(job, opened.Job);
+    }
+
+    [Theory]
     [MemberData(nameof(Changed))]
     public void An_option_is_in_the_fingerprint_where_it_decides_bytes(string name, string text)
     {
@@ -61,7 +74,8 @@ public sealed class JobParametersTests : IDisposable
         {
             ImageJob before = Job with { Parameters = Job.Parameters with { Kind = kind } }, after = before with { Parameters = option.Set(before.Parameters, text) };
             string? difference = Fingerprint.Of(before, 1, default, "").DiffersFrom(after);
-            Assert.Equal(option.Decides.Has(kind) ? $"with another {name}" : null, difference);
+            // A context takes its block side and halo along.
+            Assert.Equal(option.Decides.Has(kind) ? name is "context" ? "with another block, context, halo" : $"with another {name}" : null, difference);
         }
     }
 
@@ -78,7 +92,7 @@ public sealed class JobParametersTests : IDisposable
         Assert.Equal(others.Length + 1, others.Append(Job).Select(JobIdentity.Of).Distinct().Count());
     }
 
-    private static string Other(JobOption option) => option.Choices.Count > 0 ? option.Choices.First(choice => choice != option.Default) : option.Form switch
+    private static string Other(JobOption option) => option.Choices.Count > 0 ? option.Choices.First(choice => choice != option.TextOf(Job.Parameters)) : option.Form switch
     {
         JobOptionForm.Flag => option.Default is "no" ? "yes" : "no",
         JobOptionForm.Number => option.Default is { } text ? (long.Parse(text, CultureInfo.InvariantCulture) - 1).ToString(CultureInfo.InvariantCulture) : "8",
