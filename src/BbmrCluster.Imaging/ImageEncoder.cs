@@ -85,6 +85,44 @@ public static class ImageEncoder
         return Write(path, image, info, options);
     }
 
+    /// <summary>Whether a file without a quality keeps every sample: also grey as three channels, and no channel of full alpha.</summary>
+    public static bool KeepsSamples(string path, ImageInfo info) => Extension(path) switch
+    {
+        ".png" or ".tif" or ".tiff" => true,
+        ".webp" or ".avif" => info.BitDepth == 8,
+        _ => false,
+    };
+
+    /// <summary>Reads a file's metadata back.</summary>
+    /// <param name="path">The file.</param>
+    /// <param name="info">What was written.</param>
+    /// <param name="told">What is known not to be in it.</param>
+    /// <returns>What else did not come back as it was written, one sentence each without a full stop.</returns>
+    public static IReadOnlyList<string> CompareMetadata(string path, ImageInfo info, IReadOnlyCollection<string> told)
+    {
+        string extension = Extension(path);
+        bool jpeg = extension is ".jpg" or ".jpeg", tiff = extension is ".tif" or ".tiff", avif = extension == ".avif";
+        ImageMetadata wanted = Fitting(info, extension, []), found = ImageFile.Probe(path, new ImageLimits(long.MaxValue, int.MaxValue)).Metadata;
+        byte[]? exif = ExifBlock.For(wanted);
+        List<string> notes = [];
+        Check("ICC", Same(wanted.Icc, found.Icc));
+        // TIFF keeps the fields and not the block; libvips changes some in an AVIF; and long XMP is put together anew.
+        Check("EXIF", tiff || avif ? exif is null || tiff || found.Exif is not null : Same(exif, found.Exif));
+        Check("XMP", jpeg && wanted.Xmp?.Length > 60_000 ? found.Xmp is not null : Same(wanted.Xmp, found.Xmp));
+        Check("IPTC", Same(wanted.Iptc, found.Iptc));
+        Check("orientation", avif || wanted.Orientation == found.Orientation);
+        Check("text", extension == ".png" ? wanted.Texts.SequenceEqual(found.Texts) : !jpeg || wanted.Texts.Count == found.Texts.Count);
+        return notes;
+
+        void Check(string what, bool same)
+        {
+            if (!same && !told.Any(note => note.Contains(what, StringComparison.Ordinal)))
+                notes.Add($"the {what} did not read back as it was written");
+        }
+
+        static bool Same(byte[]? a, byte[]? b) => (a ?? []).AsSpan().SequenceEqual(b);
+    }
+
     /// <summary>A libvips image over a buffer's bytes. The caller disposes it and keeps the buffer unchanged until then.</summary>
     internal static Image ToImage(PixelBuffer pixels)
     {

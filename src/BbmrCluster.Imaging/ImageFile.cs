@@ -73,6 +73,9 @@ public static class ImageFile
     {
         try
         {
+            // Pipes and devices have no length; opening one may wait for ever.
+            if (new FileInfo(path) is not { Exists: true, Length: > 0 })
+                return false;
             using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete, 1);
             Span<byte> head = stackalloc byte[256];
             head = head[..file.ReadAtLeast(head, head.Length, throwOnEndOfStream: false)];

@@ -256,7 +256,7 @@ internal sealed class JointPass : IDisposable
     public Tensor Features(Tensor lr, int scaleIndex)
     {
         using var scope = NewDisposeScope();
-        return _head.Tail(_extractors[scaleIndex].Features(lr), _shape.Scales[scaleIndex]).MoveToOuterDisposeScope();
+        return _head.Tail(_extractors[scaleIndex].Features(lr), _shape.Scales[scaleIndex], lr.shape[1], lr.shape[2]).MoveToOuterDisposeScope();
     }
 
     /// <summary>Features of all blocks of crops: those of the finest scale first, crop after crop within a scale.</summary>

@@ -20,6 +20,7 @@ internal sealed class FinishStage(StageContext context)
     private readonly List<KeptStrip> _final = [];
     private readonly List<string> _notes = [];
     private bool _storesAlpha;
+    private double? _filePsnr;
 
     private bool Measures => _job.Parameters.Kind != JobKind.Upscale && _job.Parameters.Reconstructs;
 
@@ -145,11 +146,12 @@ internal sealed class FinishStage(StageContext context)
         Add(path);
     }
 
-    // The written image is decoded again: sample for sample where the format keeps samples, else as far as that it can be read.
+    // The written image is decoded again: sample for sample where the format keeps samples, else measured once more. Metadata that do not come
+    // back as they were written are told: pixels are worth more.
     private void Verify(string temporary, ImageInfo written)
     {
-        bool exact = Path.GetExtension(temporary).ToLowerInvariant() is ".png" or ".tif" or ".tiff"
-            || (Path.GetExtension(temporary).Equals(".webp", StringComparison.OrdinalIgnoreCase) && written is { BitDepth: 8, ColourChannels: 3 });
+        bool exact = ImageEncoder.KeepsSamples(temporary, written);
+        QualityAccumulator? quality = Measures && !exact ? new QualityAccumulator(_facts.Width, _facts.Height, 0, _facts.Grid.BlockSize) : null;
         try
         {
             using StripReader reader = StripReader.Open(temporary, new ImageLimits(long.MaxValue, int.MaxValue), _facts.Grid.StripHeight, context.Scratch);
@@ -158,15 +160,24 @@ internal sealed class FinishStage(StageContext context)
             for (int strip = 0; strip < _strips.Count; strip++)
             {
                 context.Cancellation.ThrowIfCancellationRequested();
-                PixelBuffer? decoded = reader.ReadNext();
+                PixelBuffer? decoded = reader.ReadNext() is { } read ? StripPixels.As(read, written) : null;
                 if (exact && (decoded is null || BlobNames.Hash(decoded.Data) != _final[strip].Hash))
                     throw Unverified(temporary, $"strip {strip} differs");
+                if (decoded is not null)
+                    quality?.Add(context.ReadRaw(_strips[strip]), decoded);
             }
         }
         catch (ImageRefusedException error)
         {
             throw Unverified(temporary, error.Reason);
         }
+        if (quality is not null)
+        {
+            _filePsnr = quality.Result().PsnrY;
+            _notes.Add(string.Create(CultureInfo.InvariantCulture,
+                $"quality was measured before the picture was coded as {Path.GetExtension(temporary)[1..]}, which loses some: the file itself has {_filePsnr:0.00} dB"));
+        }
+        _notes.AddRange(ImageEncoder.CompareMetadata(temporary, written, _notes));
     }
 
     private void WriteContainer(Measured? measured)
@@ -271,6 +282,7 @@ internal sealed class FinishStage(StageContext context)
             RatePixelsImage = (double)lrPixels / pixels,
             BitsPerPixel = 8.0 * containerBytes / pixels,
             PsnrY = measured?.Quality?.PsnrY,
+            PsnrYFile = _filePsnr,
             SsimY = measured?.Quality?.SsimY,
             PsnrYEstimated = scores is not null && Enumerable.Range(0, scores.Length).All(block => IsScored(scores, block)) ? Metrics.Psnr(scores.Sum(), pixels) : null,
             PsnrYUniform = measured?.UniformPsnr,

@@ -53,8 +53,11 @@ public sealed record JobReport
     /// <summary>How LR pixels are coded in the container.</summary>
     public string LrCoder { get; init; } = "lossless";
 
-    /// <summary>PSNR of Y between source and reconstruction, dB, capped at 100.</summary>
+    /// <summary>PSNR of Y between source and reconstruction, dB, capped at 100; before the picture is coded.</summary>
     public double? PsnrY { get; init; }
+
+    /// <summary>PSNR of Y between source and the picture's file, where its format loses some; null where it keeps all.</summary>
+    public double? PsnrYFile { get; init; }
 
     /// <summary>SSIM of Y.</summary>
     public double? SsimY { get; init; }

@@ -27,7 +27,17 @@ internal static class LrBlocks
         var hr = new BlockBatch(blocks.Count, side, context.Facts.BitDepth);
         for (int i = 0; i < blocks.Count; i++)
             StripPixels.CutBlock(blocks[i].Raw, blocks[i].Column, context.Facts.ColourChannels, side, hr.Block(i));
-        return context.Engine.Downscaler.Downscale(hr, scale);
+        BlockBatch lr = context.Engine.Downscaler.Downscale(hr, scale);
+        if (context.Facts.ColourChannels == 1)
+            Even(lr.Samples);
+        return lr;
+    }
+
+    // A network makes three channels of its own from three equal ones; of a grey image one is stored: their rounded mean.
+    private static void Even(Span<ushort> samples)
+    {
+        for (int i = 0; i < samples.Length; i += 3)
+            samples.Slice(i, 3).Fill((ushort)((samples[i] + samples[i + 1] + samples[i + 2] + 1) / 3));
     }
 
     /// <summary>Some consecutive blocks of a batch.</summary>

@@ -1,6 +1,7 @@
 using System.IO.Hashing;
 using System.Runtime.InteropServices;
 using System.Text;
+using BbmrCluster.Imaging;
 using BbmrCluster.Rescaling;
 
 namespace BbmrCluster.Work;
@@ -31,7 +32,18 @@ public sealed class PlannedImage
 public sealed record RefusedInput(string DisplayName, string Reason, string Code);
 
 /// <summary>What a command will work on, in the order in which it will.</summary>
-public sealed record OutputPlan(IReadOnlyList<PlannedImage> Images, IReadOnlyList<RefusedInput> Refused);
+/// <param name="Images">What will be done.</param>
+/// <param name="Refused">What cannot be taken.</param>
+public sealed record OutputPlan(IReadOnlyList<PlannedImage> Images, IReadOnlyList<RefusedInput> Refused)
+{
+    /// <summary>Pictures in folders that are not taken, with the reason: formats that are not read, and what was made here.</summary>
+    public IReadOnlyList<PassedOver> PassedOver { get; init; } = [];
+}
+
+/// <summary>A picture in a folder that is not taken.</summary>
+/// <param name="DisplayName">The folder as given and the way below it.</param>
+/// <param name="Made">It was made here; otherwise its format is not read.</param>
+public sealed record PassedOver(string DisplayName, bool Made);
 
 /// <summary>
 /// Inputs from a list. One that is missing is taken too and fails when its turn comes, so that it is recorded with the
@@ -53,8 +65,24 @@ public static class OutputNaming
 
     private static readonly HashSet<string> ImageExtensions = new(StringComparer.OrdinalIgnoreCase)
     {
-        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif", ".avif", ".gif", ".bmp", ".ppm", ".pgm", ".pnm",
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".heic", ".heif", ".avif", ".gif", ".bmp", ".ppm", ".pgm", ".pnm", ".mpo",
     };
+
+    // Pictures that nothing here reads; also camera raw, whose names tell what their contents hide.
+    private static readonly HashSet<string> UnreadExtensions = new(StringComparer.OrdinalIgnoreCase)
+    {
+        ".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".jpm", ".j2c", ".jxr", ".wdp", ".hdp", ".psd", ".psb", ".pbm", ".pam", ".pfm", ".tga", ".qoi", ".exr", ".hdr", ".xcf", ".ico",
+        ".svg", ".eps", ".pcx", ".sgi", ".dpx", ".fits", ".heics", ".avifs", ".hif", ".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".srf", ".sr2", ".raf", ".orf",
+        ".rw2", ".rwl", ".pef", ".ptx", ".srw", ".x3f", ".3fr", ".fff", ".iiq", ".mos", ".mef", ".mrw", ".erf", ".kdc", ".dcr", ".raw", ".gpr",
+    };
+
+    // What storage systems put beside pictures: thumbnails, waste, snapshots.
+    private static readonly HashSet<string> SystemFolders = new(StringComparer.OrdinalIgnoreCase)
+    {
+        "@eaDir", "#recycle", "@Recycle", "#snapshot", "@Recently-Snapshot", "@tmp", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__MACOSX",
+    };
+
+    private static readonly HashSet<string> MarkedExtensions = new(ImageEncoder.Extensions, StringComparer.OrdinalIgnoreCase);
 
     /// <summary>
     /// Finds the inputs and names their outputs below <paramref name="outputDirectory"/>, keeping the tree below each folder
@@ -73,7 +101,8 @@ public static class OutputNaming
         var refused = new List<RefusedInput>();
         var found = new List<Input>();
         string outputRoot = Path.GetFullPath(outputDirectory);
-        var walk = new Walk(kind, recursive, outputRoot, found, refused);
+        var passedOver = new List<PassedOver>();
+        var walk = new Walk(kind, recursive, outputRoot, found, refused, passedOver);
         foreach (string input in inputs)
         {
             string full = Path.GetFullPath(input);
@@ -124,7 +153,7 @@ public static class OutputNaming
                 images.Add(image);
             }
         }
-        return new OutputPlan(images, refused);
+        return new OutputPlan(images, refused) { PassedOver = passedOver };
     }
 
     /// <summary>The files a job makes, in the order in which they are committed: the report last.</summary>
@@ -182,7 +211,7 @@ public static class OutputNaming
 
     private sealed record Input(string Source, string DisplayName, string Folder);
 
-    private sealed class Walk(JobKind kind, bool recursive, string outputRoot, List<Input> found, List<RefusedInput> refused)
+    private sealed class Walk(JobKind kind, bool recursive, string outputRoot, List<Input> found, List<RefusedInput> refused, List<PassedOver> passedOver)
     {
         private readonly HashSet<(uint, uint, ulong)> _visited = [];
 
@@ -219,27 +248,32 @@ public static class OutputNaming
                     continue;
                 if (Directory.Exists(entry))
                 {
-                    if (recursive && !FileSystem.IsSameFile(entry, outputRoot))
+                    if (recursive && !SystemFolders.Contains(name) && !FileSystem.IsSameFile(entry, outputRoot))
                         Descend(Path.Combine(display, name), entry, Path.Combine(below, name));
                 }
-                else if (IsInput(entry, name))
+                else if (HasInputName(name))
                 {
-                    found.Add(new Input(entry, Path.Combine(display, name), below));
+                    if (kind != JobKind.Upscale && IsOwnOutput(entry, name))
+                        passedOver.Add(new PassedOver(Path.Combine(display, name), Made: true));
+                    else
+                        found.Add(new Input(entry, Path.Combine(display, name), below));
+                }
+                else if (kind != JobKind.Upscale && UnreadExtensions.Contains(Path.GetExtension(name)))
+                {
+                    passedOver.Add(new PassedOver(Path.Combine(display, name), Made: false));
                 }
             }
         }
 
-        private bool IsInput(string path, string name)
-        {
-            string extension = Path.GetExtension(name);
-            if (kind == JobKind.Upscale)
-                return extension.Equals(ContainerExtension, StringComparison.OrdinalIgnoreCase);
-            return ImageExtensions.Contains(extension) && !name.EndsWith(PictureSuffix, StringComparison.OrdinalIgnoreCase) && !IsOwnOutput(path, name);
-        }
+        private bool HasInputName(string name) => kind == JobKind.Upscale
+            ? Path.GetExtension(name).Equals(ContainerExtension, StringComparison.OrdinalIgnoreCase)
+            : ImageExtensions.Contains(Path.GetExtension(name)) && !name.EndsWith(PictureSuffix, StringComparison.OrdinalIgnoreCase);
 
-        // A reconstructed image lies beside the report that names it.
+        // A reconstructed image has a mark; one of an earlier version lies beside the report that names it.
         private static bool IsOwnOutput(string path, string name)
         {
+            if (MarkedExtensions.Contains(Path.GetExtension(name)) && ImageFile.IsMarked(path))
+                return true;
             string stem = Path.ChangeExtension(path, null);
             return new[] { stem + ReportSuffix, stem + UpscaleReportSuffix }
                 .Any(report => JobReport.Load(report, out _)?.Outputs.Any(output => output.Name == name) == true);

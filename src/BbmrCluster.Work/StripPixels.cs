@@ -13,6 +13,39 @@ internal static class StripPixels
     public static PixelBuffer Raw(ImageFacts facts, int strip, byte[] bytes) =>
         new(facts.Width, facts.Grid.RowsOf(strip), facts.ColourChannels + (facts.HasAlpha ? 1 : 0), facts.BitDepth, bytes);
 
+    /// <summary>
+    /// Brings decoded rows to the channels and bits of the picture that was written: formats keep grey as three channels, drop a channel of nothing but
+    /// the largest value, or hold fewer bits.
+    /// </summary>
+    public static PixelBuffer As(PixelBuffer decoded, ImageInfo written)
+    {
+        if (decoded.Channels == written.Channels && decoded.BitDepth == written.BitDepth)
+            return decoded;
+        var rows = new PixelBuffer(decoded.Width, decoded.Height, written.Channels, written.BitDepth);
+        bool hasAlpha = decoded.Channels is 2 or 4;
+        int colours = decoded.Channels - (hasAlpha ? 1 : 0);
+        for (int i = 0; i < decoded.Width * decoded.Height; i++)
+        {
+            for (int c = 0; c < written.Channels; c++)
+            {
+                bool alpha = c == written.ColourChannels;
+                int value = alpha && !hasAlpha ? decoded.MaxValue : Sample(decoded, (i * decoded.Channels) + (alpha ? colours : Math.Min(c, colours - 1)));
+                Set(rows, (i * written.Channels) + c, (int)(((long)value * rows.MaxValue + (decoded.MaxValue / 2)) / decoded.MaxValue));
+            }
+        }
+        return rows;
+    }
+
+    private static int Sample(PixelBuffer pixels, int at) => pixels.BitDepth == 8 ? pixels.Data[at] : pixels.Samples16[at];
+
+    private static void Set(PixelBuffer pixels, int at, int value)
+    {
+        if (pixels.BitDepth == 8)
+            pixels.Data[at] = (byte)value;
+        else
+            pixels.Samples16[at] = (ushort)value;
+    }
+
     /// <summary>Wraps the bytes of reconstructed rows.</summary>
     public static PixelBuffer Rows(ImageFacts facts, int strip, byte[] bytes) =>
         new(facts.Width, facts.Grid.RowsOf(strip), facts.ColourChannels, facts.BitDepth, bytes);

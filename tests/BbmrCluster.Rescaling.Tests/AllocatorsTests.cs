@@ -35,4 +35,25 @@ public sealed class AllocatorsTests
         Assert.Contains(part, message, StringComparison.Ordinal);
         Assert.DoesNotContain('\n', message);
     }
+
+    [Theory]
+    [InlineData("paper:t=0.00001", "paper:t=0.00001")]
+    [InlineData("paper:t=1E-05", "paper:t=0.00001")]
+    [InlineData("paper:t=0.30000000000000004", null)]
+    [InlineData("paper:t=1E-300", null)]
+    [InlineData("paper:t=99.999999,max=3", "paper:t=99.999999,max=3")]
+    [InlineData("paper:t=0", "paper:t=0")]
+    public void A_name_reads_back_as_the_same_allocator(string text, string? canonical)
+    {
+        string name = Allocators.Parse(text).Name;
+        Assert.Equal(canonical ?? name, name);
+        Assert.Equal(name, Allocators.Parse(name).Name);
+    }
+
+    [Theory]
+    [InlineData("paper:t=1e3")]
+    [InlineData("paper:t=1e999")]
+    [InlineData("paper:t=-1")]
+    [InlineData("paper:t=NaN")]
+    public void A_threshold_outside_its_range_is_refused(string text) => Assert.Throws<FormatException>(() => Allocators.Parse(text));
 }

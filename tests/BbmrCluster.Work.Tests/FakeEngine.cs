@@ -14,6 +14,9 @@ public sealed class FakeEngineFactory : IEngineFactory
 
     public string WeightHash { get; set; } = new('a', 64);
 
+    /// <summary>The downscaler adds 1 to the first channel, as a network's own rounding may.</summary>
+    public bool Tints { get; set; }
+
     public List<FakeEngine> Made { get; } = [];
 
     public IReadOnlyDictionary<string, string> WeightHashes(EngineSettings settings) => new Dictionary<string, string> { [WeightName] = WeightHash };
@@ -24,7 +27,7 @@ public sealed class FakeEngineFactory : IEngineFactory
     {
         if (settings.Network == "missing")
             throw new EngineUnavailableException("there are no weights for the network missing");
-        var engine = new FakeEngine();
+        var engine = new FakeEngine { Tints = Tints };
         Made.Add(engine);
         return engine;
     }
@@ -37,6 +40,8 @@ public sealed class FakeEngine : IEngine, IDownscaler, IBlockScorer, IReconstruc
     private readonly Dictionary<(string, int), (long Calls, long Blocks)> _counts = [];
 
     public bool Disposed { get; private set; }
+
+    public bool Tints { get; init; }
 
     public int? NonFiniteReconstruction { get; set; }
 
@@ -74,6 +79,8 @@ public sealed class FakeEngine : IEngine, IDownscaler, IBlockScorer, IReconstruc
         Count("downscale", scale, hr.Count);
         var lr = new BlockBatch(hr.Count, hr.Side / scale, hr.BitDepth);
         Bicubic.DownscaleBlocks(hr.Samples, hr.Side, hr.BitDepth, scale, lr.Samples);
+        for (int i = 0; Tints && i < lr.Samples.Length; i += 3)
+            lr.Samples[i] = (ushort)Math.Min(lr.MaxValue, lr.Samples[i] + 1);
         return lr;
     }
 

@@ -40,6 +40,22 @@ public sealed class OutputNamingTests : IDisposable
     }
 
     [Fact]
+    public void Pictures_of_other_formats_are_counted_and_folders_of_storage_systems_are_left_alone()
+    {
+        File_("in/a.jpg");
+        File_("in/x.jxl");
+        File_("in/m.JP2");
+        File_("in/raw.nef");
+        File_("in/notes.txt");
+        foreach (string folder in new[] { "@eaDir/a.jpg", "#recycle", "#snapshot", "@Recycle", "lost+found", "$RECYCLE.BIN", "__MACOSX", "System Volume Information" })
+            File_($"in/{folder}/thumbnail.jpg");
+        OutputPlan plan = Plan([In("in")]);
+        Assert.Equal(["a.bbmr"], Containers(plan));
+        Assert.Equal([In("in/m.JP2"), In("in/raw.nef"), In("in/x.jxl")], plan.PassedOver.Select(file => file.DisplayName));
+        Assert.Empty(plan.Refused);
+    }
+
+    [Fact]
     public void Names_that_would_be_one_keep_their_extensions()
     {
         File_("in/a.jpg");

@@ -5,8 +5,8 @@ using BbmrCluster.Rescaling;
 namespace BbmrCluster.Actors.Images;
 
 /// <summary>
-/// Runs the allocator off the mailbox, once all scores are in, and tells its parent. Quarantined blocks get the middle
-/// scale, and what they cost is taken out of the budget of the others.
+/// Runs the allocator off the mailbox, once all scores are in, and tells its parent. Quarantined blocks get the scale of the rate (where
+/// the set lacks it the next coarser one), so that the others keep their share of the budget.
 /// </summary>
 internal sealed class AllocatorActor : ReceiveActor
 {
@@ -26,11 +26,11 @@ internal sealed class AllocatorActor : ReceiveActor
         if (request.Quarantined.Count == 0)
             return allocator.Allocate(new BlockScores(grid, scales, request.Sse), whole);
 
-        byte middle = (byte)scales.MiddleIndex;
+        int index = Enumerable.Range(0, scales.Count).First(s => scales[s] >= request.Rate);
         int[] others = [.. Enumerable.Range(0, grid.Count).Except(request.Quarantined)];
-        long spent = (long)request.Quarantined.Count * whole.PixelsPerBlock(scales.Middle);
+        long spent = (long)request.Quarantined.Count * whole.PixelsPerBlock(scales[index]);
         var chosen = new byte[grid.Count];
-        Array.Fill(chosen, middle);
+        Array.Fill(chosen, (byte)index);
         if (others.Length == 0)
             return new Allocation(chosen, spent, 0, allocator.Name, null);
 
@@ -43,8 +43,7 @@ internal sealed class AllocatorActor : ReceiveActor
             for (int s = 0; s < scales.Count; s++)
                 sse[i, s] = request.Sse[others[i], s];
         }
-        int left = (int)((whole.LrPixels - spent) / whole.PixelsPerBlock(request.Rate));
-        var part = allocator.Allocate(new BlockScores(row, scales, sse), new RateBudget(left, request.Rate, grid.BlockSize));
+        var part = allocator.Allocate(new BlockScores(row, scales, sse), new RateBudget(others.Length, request.Rate, grid.BlockSize));
         for (int i = 0; i < others.Length; i++)
             chosen[others[i]] = part.ScaleIndex[i];
         return part with { ScaleIndex = chosen, LrPixels = part.LrPixels + spent };

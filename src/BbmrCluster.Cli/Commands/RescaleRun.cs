@@ -26,6 +26,7 @@ internal sealed class RescaleRun(CommandServices services, RunValues values, Job
         OutputPlan plan = OutputNaming.Plan(inputs, values.Output, parameters.Kind, parameters.ImageExtension, values.Recursive);
         foreach (RefusedInput refused in plan.Refused)
             Settle(refused);
+        TellPassedOver(plan.PassedOver);
 
         NativeRuntime.Apply();
         var engines = new EngineFactory();
@@ -44,6 +45,19 @@ internal sealed class RescaleRun(CommandServices services, RunValues values, Job
             return code;
         }
         return _summary.ExitCode;
+    }
+
+    private void TellPassedOver(IReadOnlyList<PassedOver> passedOver)
+    {
+        _summary.PassedOver = passedOver.Count;
+        foreach ((bool made, string what) in new[] { (false, "of a format that is not read"), (true, "made here before") })
+        {
+            PassedOver[] files = [.. passedOver.Where(file => file.Made == made)];
+            if (files.Length > 0 && (_terminal.IsVerbose || !made))
+                _terminal.Message($"passed over: {Amounts.Count(files.Length, "picture")} {what}{(_terminal.IsVerbose ? "" : " (-v names them)")}");
+            foreach (PassedOver file in _terminal.IsVerbose ? files : [])
+                _terminal.Message($"  {file.DisplayName}");
+        }
     }
 
     private List<ImageJob> MakeJobs(OutputPlan plan, EngineFactory engines)

@@ -14,6 +14,9 @@ internal sealed class RunSummary
     /// <summary>Images so far.</summary>
     public int Total => _lines.Count;
 
+    /// <summary>Pictures in folders that were not taken.</summary>
+    public int PassedOver { get; set; }
+
     /// <summary>Adds an image.</summary>
     public void Add(ImageLine line) => _lines.Add(line);
 
@@ -30,7 +33,7 @@ internal sealed class RunSummary
         long? bytesIn = Sum(line => line.SourceBytes), bytesStored = Sum(line => line.ContainerBytes);
         terminal.Json(new
         {
-            summary = true, done = Count("done"), skipped = Count("skipped"), failed = failed.Length, interrupted = Count("interrupted"),
+            summary = true, done = Count("done"), skipped = Count("skipped"), failed = failed.Length, interrupted = Count("interrupted"), passed_over = PassedOver,
             failures = failed.Select(line => new { file = line.Input, code = line.Code, error = line.Error }),
             median_gain_db = median, worst_gain_db = worst?.GainDb, worst_gain_file = worst?.Input,
             bytes_in = bytesIn, bytes_stored = bytesStored, seconds = elapsed.TotalSeconds,

@@ -99,7 +99,9 @@ internal sealed class JointReconstructor : IReconstructor, IDisposable
         {
             int s = _scales.IndexOf(batch.Scale);
             float[] values = NetworkCall.Run(MapBatch.Of(strips.ByScale[s], batch.First, batch.Count), _device, _black, _runner, batch.Purpose, batch.Scale, _networks.Body,
-                (map, float32) => _head.Tail(_networks.At(batch.Scale, worker, float32).Features(map), batch.Scale));
+                (map, float32) => _head.Tail(_networks.At(batch.Scale, worker, float32).Features(map), batch.Scale, map.shape[1], map.shape[2]));
+            if (values.Length != batch.Count * side * rowLength)
+                throw new InvalidOperationException($"{batch.Count} blocks of scale {batch.Scale} gave {values.Length} features where {batch.Count * side * rowLength} belong.");
             for (int i = 0; i < batch.Count; i++)
             {
                 int block = places[s][batch.First + i];

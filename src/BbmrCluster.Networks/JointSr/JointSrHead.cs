@@ -36,13 +36,24 @@ public sealed class JointSrHead
             && ((string[])["deblock.1.weight", "deblock.3.weight", "deblock.5.weight"]).All(name => parameters[name].item<float>() == 1));
     }
 
-    /// <summary>The tail of a scale: extractor features (B, h, w, C) to (B, h r, w r, 3 k1^2), r = scale / k1.</summary>
-    public Tensor Tail(Tensor features, int scale)
+    /// <summary>As the other overload, of a map that needed no padding.</summary>
+    public Tensor Tail(Tensor features, int scale) => Tail(features, scale, features.shape[1], features.shape[2]);
+
+    /// <summary>The tail of a scale: extractor features (B, h', w', C) to (B, h r, w r, 3 k1^2), r = scale / k1.</summary>
+    /// <param name="features">Of a map that the extractor may have padded.</param>
+    /// <param name="scale">The scale.</param>
+    /// <param name="height">h, rows of the map without padding.</param>
+    /// <param name="width">w.</param>
+    public Tensor Tail(Tensor features, int scale, long height, long width)
     {
         using var scope = NewDisposeScope();
         string name = JointSrParameters.Tail(scale);
         Tensor y = Nhwc.Convolution(features, _parameters[name + ".weight"], _parameters[name + ".bias"]);
-        return Nhwc.PixelShuffle(y, scale / _scales[0]).MoveToOuterDisposeScope();
+        int ratio = scale / _scales[0];
+        y = Nhwc.PixelShuffle(y, ratio);
+        if (y.shape[1] != height * ratio || y.shape[2] != width * ratio)
+            y = y.narrow(1, 0, height * ratio).narrow(2, 0, width * ratio).contiguous();
+        return y.MoveToOuterDisposeScope();
     }
 
     /// <summary>Stitched features to image.</summary>

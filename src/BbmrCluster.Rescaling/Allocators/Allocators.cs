@@ -40,7 +40,7 @@ public static class Allocators
     }
 
     private static double Threshold(string text) =>
-        double.TryParse(text, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out double t) && t <= 100
+        double.TryParse(text, NumberStyles.AllowDecimalPoint | NumberStyles.AllowExponent, CultureInfo.InvariantCulture, out double t) && t <= 100
             ? t
             : throw new FormatException($"t of the allocator paper is a number of dB from 0 to 100, not '{text}'.");
 

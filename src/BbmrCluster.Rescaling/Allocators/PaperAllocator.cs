@@ -16,7 +16,7 @@ public sealed class PaperAllocator(double threshold = 0, int? maxGroups = null) 
 
     /// <inheritdoc/>
     public string Name { get; } =
-        string.Create(CultureInfo.InvariantCulture, $"{Id}:t={threshold}") + (maxGroups is { } max ? string.Create(CultureInfo.InvariantCulture, $",max={max}") : "");
+        $"{Id}:t={Plain(threshold)}" + (maxGroups is { } max ? string.Create(CultureInfo.InvariantCulture, $",max={max}") : "");
 
     /// <summary>
     /// Blocks of a group, a at the finest and c at the coarsest scale, so that the LR pixels stay those of the middle one:
@@ -62,6 +62,10 @@ public sealed class PaperAllocator(double threshold = 0, int? maxGroups = null) 
         }
         return SseAllocator.Summarise(scores, budget, scaleIndex, "paper", null);
     }
+
+    // Without an exponent, as people write it, unless digits would be lost.
+    private static string Plain(double value) =>
+        value is 0 or >= 1e-20 and <= 1000 && (double)(decimal)value == value ? ((decimal)value).ToString(CultureInfo.InvariantCulture) : value.ToString("R", CultureInfo.InvariantCulture);
 
     private static double[] Differences(BlockScores scores, int blocks, int better, int worse) =>
         [.. Enumerable.Range(0, blocks).Select(block => scores.Psnr(block, better) - scores.Psnr(block, worse))];

@@ -253,6 +253,25 @@ public sealed class ImageStateTests
         Assert.Contains(allocation.ScaleIndex, scale => scale == 0);
     }
 
+    [Theory]
+    [InlineData(2, 2)]
+    [InlineData(4, 4)]
+    [InlineData(8, 8)]
+    public void Quarantined_blocks_leave_the_others_their_share_at_every_rate(int rate, int scale)
+    {
+        var grid = new BlockGrid(10 * 128, 128);
+        var sse = new double[10, 3];
+        for (int block = 0; block < 10; block++)
+            (sse[block, 0], sse[block, 1], sse[block, 2]) = (block, 100 * block, 101 * block);
+        var budget = new RateBudget(10, rate);
+        foreach (int[] quarantined in new int[][] { [3], [0, 9], [.. Enumerable.Range(0, 10)] })
+        {
+            var allocation = AllocatorActor.Allocate(new SseAllocator(), new ImageChildren.Allocate("sse", rate, grid, ScaleSet.Default, sse, quarantined));
+            Assert.All(quarantined, block => Assert.Equal(scale, ScaleSet.Default[allocation.ScaleIndex[block]]));
+            Assert.True(allocation.LrPixels <= budget.LrPixels);
+        }
+    }
+
     private static ImageState Apply(ImageState state, ImageEvents.IImageEvent one) => state.Apply(one);
 
     private static ImageState Probed() => Apply(Apply(ImageState.Empty, new ImageEvents.Submitted(new RunId("run"), new WorkPolicy(), FakeWorld.Job("a", 60 * 128, 3 * 128))), new ImageEvents.Probed(Facts));
