@@ -129,6 +129,23 @@ public sealed class EngineTests : IDisposable
     }
 
     [Fact]
+    public void Blocks_that_are_smaller_than_the_network_allows_are_reconstructed_as_they_are_scored()
+    {
+        // 8 pixels a side, where the network pads to 16.
+        WriteModel(16, ReferenceNumbers.Weights(new OmniSrShape(16, 1).Parameters));
+        var scales = new ScaleSet([4, 8, 16], 128);
+        using IEngine engine = Factory().Create(Settings() with { Scales = scales });
+        BlockBatch hr = Blocks(2, 128), lr = engine.Downscaler.Downscale(hr, 16);
+        double[,] sse = engine.Scorer.Score(hr, Full(2), scales);
+        ReconstructedStrip strip = engine.Reconstructor.Reconstruct(new LrStrips(2, 1, scales, [2, 2], [new BlockBatch(0, 32, 8), new BlockBatch(0, 16, 8), lr]))[0];
+        for (int block = 0; block < 2; block++)
+        {
+            ushort[] made = [.. Enumerable.Range(0, 128).SelectMany(row => strip.Rows.Skip(((row * 256) + (block * 128)) * 3).Take(128 * 3))];
+            Assert.Equal(sse[block, 2], Metrics.BlockSse(hr.Block(block), made, 128, 128, 128, 8), sse[block, 2] * 1e-3);
+        }
+    }
+
+    [Fact]
     public void Strips_and_joined_borders_are_the_rows_of_the_whole_image_when_the_joint_part_is_trained()
     {
         // Values that are far from the warm start, so that seams and borders matter.
