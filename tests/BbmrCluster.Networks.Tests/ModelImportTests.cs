@@ -134,6 +134,11 @@ public sealed class ModelImportTests : IDisposable
         File.WriteAllBytes(_files.File("old.pth"), [0x80, 2, 0x8a, 0x0a, 0, 0, 0, 0, 0, 0]);
         Assert.Contains("of the form before PyTorch 1.6", Refused(_files.File("old.pth"), "mine"));
 
+        File.WriteAllText(_files.File("text.pth"), "<!DOCTYPE html>");
+        Assert.Contains("is neither a safetensors file nor a PyTorch checkpoint", Refused(_files.File("text.pth"), "mine"));
+        File.WriteAllBytes(_files.File("empty.pth"), []);
+        Assert.Contains("is neither a safetensors file nor a PyTorch checkpoint", Refused(_files.File("empty.pth"), "mine"));
+
         var broken = new Dictionary<string, TensorData>(ReferenceNumbers.Weights(new OmniSrShape(2, 1).Parameters), StringComparer.Ordinal);
         broken.Remove("output.bias");
         SafetensorsFile.Write(_files.File("lacks.safetensors"), broken);

@@ -53,6 +53,7 @@ public sealed class NetworkCostTests
     [Theory]
     [InlineData("omnisr", 150_639, 2_483_679)]
     [InlineData("craft", 114_351, 2_312_031)]
+    [InlineData("smfanet", 114_351, 1_539_663)]
     public void Joint_super_resolution_has_the_papers_parameters_and_costs(string network, long joint, long whole)
     {
         int[] scales = [2, 4, 8];

@@ -60,6 +60,8 @@ public static class ModelImport
     {
         if (TorchCheckpoint.IsBarePickle(bytes))
             throw new InvalidDataException($"{file} is a PyTorch file of the form before PyTorch 1.6, which is not read here: load and save it once with a newer PyTorch (torch.save writes the form that is read), or convert it to safetensors.");
+        if (!TorchCheckpoint.IsZip(bytes) && !TorchCheckpoint.MayBeSafetensors(bytes))
+            throw new InvalidDataException($"{file} is neither a safetensors file nor a PyTorch checkpoint.");
         SafetensorsFile? safe = TorchCheckpoint.IsZip(bytes) ? null : SafetensorsFile.Parse(bytes, file);
         (NetworkShape shape, IReadOnlyDictionary<string, TensorData> tensors) = safe is null
             ? Architectures.Recognise(TorchCheckpoint.Parse(bytes, file), file)

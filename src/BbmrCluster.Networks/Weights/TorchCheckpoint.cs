@@ -18,7 +18,7 @@ public static class TorchCheckpoint
     public static bool IsZip(ReadOnlySpan<byte> file) => file.StartsWith("PK\x03\x04"u8) || file.StartsWith("PK\x05\x06"u8);
 
     /// <summary>Whether a file begins as a bare pickle: what <c>torch.save</c> wrote before PyTorch 1.6, which is not read here.</summary>
-    public static bool IsBarePickle(ReadOnlySpan<byte> file) => file.Length > 2 && file[0] == 0x80 && file[1] is >= 1 and <= 5 && !SafetensorsMayBegin(file);
+    public static bool IsBarePickle(ReadOnlySpan<byte> file) => file.Length > 2 && file[0] == 0x80 && file[1] is >= 1 and <= 5 && !MayBeSafetensors(file);
 
     /// <summary>Reads a file that lies in memory.</summary>
     /// <param name="file">The whole file.</param>
@@ -168,8 +168,8 @@ public static class TorchCheckpoint
         _ => storage[index],
     };
 
-    // A safetensors file begins with the length of its header, whose low bytes may look like a pickle's; a header follows.
-    private static bool SafetensorsMayBegin(ReadOnlySpan<byte> file) => file.Length > 8 && file[8] == (byte)'{';
+    /// <summary>Whether a file may be safetensors: it begins with the length of its header, whose low bytes may look like a pickle's; the header follows.</summary>
+    internal static bool MayBeSafetensors(ReadOnlySpan<byte> file) => file.Length > 8 && file[8] == (byte)'{';
 
     private static string Short(string text) => new([.. text.Take(128).Select(c => char.IsControl(c) ? '?' : c)]);
 }
