@@ -32,7 +32,7 @@ public static class NativeTensors
     }
 
     /// <summary>The address of a contiguous tensor's values on the processor; valid as long as the tensor lives.</summary>
-    /// <typeparam name="T">float, or ushort for bfloat16.</typeparam>
+    /// <typeparam name="T">float, or <see cref="Kernels.BFloat16"/>.</typeparam>
     internal static unsafe T* Data<T>(Tensor tensor)
         where T : unmanaged => (T*)Unsafe.AsPointer(ref MemoryMarshal.GetReference(tensor.bytes));
 }

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Text;
 using BbmrCluster.Networks;
 using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.Engine;
@@ -10,45 +11,50 @@ using static TorchSharp.torch;
 namespace BbmrCluster.Benchmarks;
 
 /// <summary>
-/// The engine's device calls (samples in, float32 values out) on 64 blocks against an ordinary float32 NCHW module of the
-/// same network in the same process. Stopwatch medians of interleaved rounds: engine in bfloat16, plain module, engine in
-/// bfloat16 again, engine in float32. The bfloat16 rate is that of a 2048-cubed product of libtorch with as many threads,
-/// measured around every round. With --processor-time the clock is the processor time of the process divided by its
-/// threads, which other programs on the machine disturb little.
+/// The engine's device calls (samples in, float32 values out) on 64 blocks, in float32 and, where the processor has it, in
+/// bfloat16. The machine's rate in either type is that of a 2048-cubed product of libtorch (MKL's or oneDNN's, whichever is
+/// faster) with as many threads, measured around every round; medians of interleaved rounds. With --plain also an ordinary float32 NCHW module of the same network
+/// in the same process, on a few blocks scaled to 64, which takes minutes. With --processor-time the clock is the processor
+/// time of the process divided by its threads, which other programs on the machine disturb little.
 /// </summary>
 internal static class EngineBenchmark
 {
     private const int Blocks = 64;
-    private static bool _processorTime;
+    private static bool _processorTime, _plain;
+    private static int _rounds = 3, _threads = Environment.ProcessorCount;
 
     public static void Run(string[] args)
     {
-        int rounds = 3;
         var names = new List<string>();
+        var scales = new List<int>();
         for (int i = 0; i < args.Length; i++)
         {
-            if (args[i] is "--processor-time")
-                _processorTime = true;
-            else if (args[i] is "--rounds")
-                rounds = int.Parse(args[++i], CultureInfo.InvariantCulture);
-            else
-                names.Add(args[i]);
+            switch (args[i])
+            {
+                case "--processor-time": _processorTime = true; break;
+                case "--plain": _plain = true; break;
+                case "--rounds": _rounds = int.Parse(args[++i], CultureInfo.InvariantCulture); break;
+                case "--threads": _threads = int.Parse(args[++i], CultureInfo.InvariantCulture); break;
+                case "--scale": scales.Add(int.Parse(args[++i], CultureInfo.InvariantCulture)); break;
+                default: names.Add(args[i]); break;
+            }
         }
         if (names.Count == 0)
             names = [.. Architectures.Networks.Select(network => network.Name)];
-        int threads = Environment.ProcessorCount;
-        Console.WriteLine($"{threads} threads, {rounds} rounds, {Devices.ClassOf(CPU)}, {(_processorTime ? "processor time / threads" : "wall time")}; GFLOP/s = 2 x multiply-accumulates / time");
+        if (scales.Count == 0)
+            scales = [2, 4, 8];
+        Console.WriteLine($"{_threads} threads, {_rounds} rounds, {Devices.ClassOf(CPU)}, {(_processorTime ? "processor time / threads" : "wall time")}; ms for {Blocks} blocks; GFLOP/s = 2 x multiply-accumulates / time");
         Console.WriteLine();
-        Console.WriteLine("| network | engine bf16, ms / 64 blocks | blocks/s | GFLOP/s | bf16 rate | share | engine f32, ms | plain f32, ms | bf16 faster than plain | f32 faster than plain |");
-        Console.WriteLine("|---|---|---|---|---|---|---|---|---|---|");
+        Console.WriteLine("| network | bf16, ms | GFLOP/s | rate | share | f32, ms | GFLOP/s | rate | share | plain f32, ms | plain / bf16 | plain / f32 |");
+        Console.WriteLine("|---|---|---|---|---|---|---|---|---|---|---|---|");
         foreach (string name in names)
         {
-            foreach (int scale in (int[])[2, 4, 8])
-                Measure(name, scale, rounds, threads);
+            foreach (int scale in scales)
+                Measure(name, scale);
         }
     }
 
-    private static void Measure(string name, int scale, int rounds, int threads)
+    private static void Measure(string name, int scale)
     {
         SrNetworkShape shape = Architectures.Find(name)?.At(scale) ?? throw new ArgumentException($"There is no network '{name}'.", nameof(name));
         IReadOnlyDictionary<string, TensorData> weights = Weights(shape);
@@ -57,57 +63,73 @@ internal static class EngineBenchmark
         for (int i = 0; i < blocks.Samples.Length; i++)
             blocks.Samples[i] = (ushort)random.Next(256);
 
-        // The plain module keeps every intermediate map of its batch, some gigabytes for more blocks; its time is scaled to 64.
-        int plainBlocks = scale == 2 ? 8 : scale == 4 ? 16 : 64;
-        using var bfloat16 = new Workers(shape, weights, ScalarType.BFloat16, threads);
-        using var float32 = new Workers(shape, weights, ScalarType.Float32, threads);
-        using var plain = PlainNetwork.Create(shape, weights);
-        List<double> engine = [], slow = [], exact = [], rate = [];
-        for (int i = 0; i < 2; i++)
+        // The plain module keeps every intermediate map of its batch, some gigabytes for more blocks.
+        int plainBlocks = scale == 2 ? 2 : scale == 4 ? 4 : 16;
+        List<Side> sides = [new Side(ScalarType.Float32, shape, weights)];
+        if (Devices.CpuHasBFloat16)
+            sides.Insert(0, new Side(ScalarType.BFloat16, shape, weights));
+        using PlainNetwork? plain = _plain ? PlainNetwork.Create(shape, weights) : null;
+        List<double> slow = [];
+        foreach (Side side in sides)
+            side.Workers.Run(blocks);
+        if (plain is not null)
+            Plain(plain, blocks, 1, shape.Black);
+        for (int round = 0; round < _rounds; round++)
         {
-            bfloat16.Run(blocks);
-            float32.Run(blocks);
+            foreach (Side side in sides)
+            {
+                side.Rates.Add(ProductRate(side.Body));
+                side.Times.Add(Milliseconds(() => side.Workers.Run(blocks)));
+                side.Times.Add(Milliseconds(() => side.Workers.Run(blocks)));
+                side.Rates.Add(ProductRate(side.Body));
+            }
+            if (plain is not null)
+                slow.Add(Milliseconds(() => Plain(plain, blocks, plainBlocks, shape.Black)) * Blocks / plainBlocks);
         }
-        Plain(plain, blocks, 2, shape.Black, threads);
-        for (int round = 0; round < rounds; round++)
+        double gigaflop = 2 * shape.BlockCost().Gmac * Blocks;
+        var line = new StringBuilder(string.Create(CultureInfo.InvariantCulture, $"| {name} x{scale} |"));
+        if (sides.Count == 1)
+            line.Append(" - | - | - | - |");
+        foreach (Side side in sides)
         {
-            rate.Add(ProductRate(threads));
-            engine.Add(Milliseconds(() => bfloat16.Run(blocks)));
-            slow.Add(Milliseconds(() => Plain(plain, blocks, plainBlocks, shape.Black, threads)) * Blocks / plainBlocks);
-            engine.Add(Milliseconds(() => bfloat16.Run(blocks)));
-            exact.Add(Milliseconds(() => float32.Run(blocks)));
-            rate.Add(ProductRate(threads));
+            double speed = gigaflop / Median(side.Times) * 1000, rate = Median(side.Rates);
+            line.Append(CultureInfo.InvariantCulture, $" {Median(side.Times):F0} | {speed:F1} | {rate:F0} | {speed / rate:P0} |");
         }
-        double gigaflop = 2 * shape.BlockCost().Gmac * Blocks, ms = Median(engine), speed = gigaflop / ms * 1000;
-        Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
-            $"| {name} x{scale} | {ms:F0} | {Blocks / ms * 1000:F0} | {speed:F0} | {Median(rate):F0} | {speed / Median(rate):P0} | {Median(exact):F0} | {Median(slow):F0} | {Median(slow) / ms:F1} x | {Median(slow) / Median(exact):F1} x |"));
+        if (plain is null)
+            line.Append(" - | - | - |");
+        else
+            line.Append(CultureInfo.InvariantCulture, $" {Median(slow):F0} | {(sides.Count == 1 ? "-" : Times(sides[0]))} | {Times(sides[^1])} |");
+        Console.WriteLine(line);
+        foreach (Side side in sides)
+            side.Workers.Dispose();
+
+        string Times(Side side) => string.Create(CultureInfo.InvariantCulture, $"{Median(slow) / Median(side.Times):F1} x");
     }
 
-    private static void Plain(PlainNetwork network, BlockBatch blocks, int count, float black, int threads)
+    private static void Plain(PlainNetwork network, BlockBatch blocks, int count, float black)
     {
-        NativeRuntime.SetThreads(threads);
+        NativeRuntime.SetThreads(_threads);
         using var noGradient = no_grad();
         using var scope = NewDisposeScope();
         Samples.Values(network.Forward(MapBatch.Of(blocks, 0, count).ToMap(0, count, CPU, black).permute(0, 3, 1, 2).contiguous()));
     }
 
-    /// <summary>GFLOP/s of a bfloat16 product.</summary>
-    private static double ProductRate(int threads)
+    /// <summary>GFLOP/s of a 2048-cubed product of libtorch, the faster of its two ways: as a matrix product (MKL) and as a 1x1 convolution (oneDNN).</summary>
+    private static double ProductRate(ScalarType type)
     {
-        NativeRuntime.SetThreads(threads);
+        NativeRuntime.SetThreads(_threads);
         using var noGradient = no_grad();
         using var scope = NewDisposeScope();
         const int n = 2048;
-        Tensor a = randn(n, n).to(ScalarType.BFloat16), b = randn(n, n).to(ScalarType.BFloat16);
-        var times = new List<double>();
-        for (int i = 0; i < 9; i++)
+        Tensor a = randn(n, n).to(type), b = randn(n, n).to(type);
+        Tensor pixels = a.view(16, 8, n / 128, n).permute(0, 3, 1, 2), weight = b.view(n, n, 1, 1);
+        List<double> products = [], convolutions = [];
+        for (int i = 0; i < 5; i++)
         {
-            times.Add(Milliseconds(() =>
-            {
-                using Tensor c = a.mm(b);
-            }));
+            products.Add(Milliseconds(() => a.mm(b).Dispose()));
+            convolutions.Add(Milliseconds(() => nn.functional.conv2d(pixels, weight).Dispose()));
         }
-        return 2.0 * n * n * n / Median(times) / 1e6;
+        return 2.0 * n * n * n / Math.Min(Median(products), Median(convolutions)) / 1e6;
     }
 
     private static double Milliseconds(Action action)
@@ -115,7 +137,7 @@ internal static class EngineBenchmark
         TimeSpan processor = Processor();
         long start = Stopwatch.GetTimestamp();
         action();
-        return (_processorTime ? (Processor() - processor) / Environment.ProcessorCount : Stopwatch.GetElapsedTime(start)).TotalMilliseconds;
+        return (_processorTime ? (Processor() - processor) / _threads : Stopwatch.GetElapsedTime(start)).TotalMilliseconds;
 
         static TimeSpan Processor() => OperatingSystem.IsLinux() ? Environment.CpuUsage.TotalTime : default;
     }
@@ -137,6 +159,17 @@ internal static class EngineBenchmark
         return weights;
     }
 
+    private sealed class Side(ScalarType body, SrNetworkShape shape, IReadOnlyDictionary<string, TensorData> weights)
+    {
+        public ScalarType Body => body;
+
+        public Workers Workers { get; } = new(shape, weights, body);
+
+        public List<double> Times { get; } = [];
+
+        public List<double> Rates { get; } = [];
+    }
+
     /// <summary>The engine's way: workers of one thread each, batches in block order.</summary>
     private sealed class Workers : IDisposable
     {
@@ -144,10 +177,10 @@ internal static class EngineBenchmark
         private readonly NetworkSet _networks;
         private readonly SrNetworkShape _shape;
 
-        public Workers(SrNetworkShape shape, IReadOnlyDictionary<string, TensorData> weights, ScalarType body, int threads)
+        public Workers(SrNetworkShape shape, IReadOnlyDictionary<string, TensorData> weights, ScalarType body)
         {
             _shape = shape;
-            _runner = new BatchRunner(threads, () => NativeRuntime.SetThreads(1));
+            _runner = new BatchRunner(_threads, () => NativeRuntime.SetThreads(1));
             _networks = new NetworkSet(_ => new NetworkWeights(shape, shape.Parameters, weights, shape.Description), body, CPU);
         }
 

@@ -3,7 +3,7 @@ using BbmrCluster.Benchmarks;
 // Each command measures one thing and prints a markdown table; `dotnet test` runs none of them.
 (string Name, string Does, Action<string[]> Run)[] commands =
 [
-    ("engine", "networks on 64 blocks: the engine against plain modules [NETWORK...] [--rounds N] [--processor-time]", EngineBenchmark.Run),
+    ("engine", "networks on 64 blocks against the machine's rate [NETWORK...] [--scale S]... [--rounds N] [--threads N] [--processor-time] [--plain]", EngineBenchmark.Run),
     ("training", "training steps of light OmniSR: own passes against libtorch's graph [--scale S] [--rounds N] [--steps N] [--curve STEPS] [--photos FOLDER]", TrainingBenchmark.Run),
     ("broker", "devices that coordination can feed [--workers N,...] [--seconds S] [--warm S] [--lease-ms T] [--kill] [--apart] [--postgres CONNECTION]", BrokerBenchmark.Run),
     ("sharing", "how a cluster's time is shared between archives and workers [--postgres CONNECTION]", SharingBenchmark.Run),

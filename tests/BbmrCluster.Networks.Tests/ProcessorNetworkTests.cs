@@ -71,6 +71,25 @@ public sealed class ProcessorNetworkTests
         }
     }
 
+    [Theory]
+    [MemberData(nameof(Networks))]
+    public void One_map_has_the_same_bits_on_any_number_of_threads(SrNetworkShape shape, int height, int width)
+    {
+        using var scope = NewDisposeScope();
+        using ParameterSet parameters = Parameters(shape);
+        using SrNetwork network = shape.CreateNetwork(parameters);
+        // Large enough that every kernel has a share for each thread.
+        Tensor x = Maps(2, 4 * height, 4 * width);
+        NativeRuntime.SetThreads(1);
+        float[] one = Run(network, x);
+        foreach (int threads in (int[])[2, 3, 5])
+        {
+            NativeRuntime.SetThreads(threads);
+            Assert.Equal(one, Run(network, x));
+        }
+        NativeRuntime.SetThreads(1);
+    }
+
     [Fact]
     public void What_is_not_finite_within_comes_out_so()
     {

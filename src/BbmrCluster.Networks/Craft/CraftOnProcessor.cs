@@ -1,5 +1,4 @@
 using System.Runtime.CompilerServices;
-using System.Runtime.Intrinsics;
 using BbmrCluster.Networks.Kernels;
 using BbmrCluster.Networks.Weights;
 using static BbmrCluster.Networks.Kernels.VectorMath;
@@ -48,7 +47,7 @@ internal sealed unsafe class CraftOnProcessor : ProcessorNetwork
         if (Body == ScalarType.Float32)
             Extract<float>(x, images, height, width, features);
         else
-            Extract<ushort>(x, images, height, width, features);
+            Extract<BFloat16>(x, images, height, width, features);
     }
 
     private void Extract<T>(float* x, int images, int height, int width, float* features)
@@ -57,12 +56,11 @@ internal sealed unsafe class CraftOnProcessor : ProcessorNetwork
         int rows = images * height * width, line = width * Channels;
         foreach (MapBuffer buffer in (MapBuffer[])[_input, _first, _normalised, _state, _low, _high, _other, _branch, _queries, _hidden, _mlp, _mixed, _keyValues, _keys, _gated, _halved])
             buffer.Reserve(rows);
-        _line.Reserve(width);
         float* input = (float*)_input.Pointer, first = (float*)_first.Pointer, normalised = (float*)_normalised.Pointer;
         T* state = (T*)_state.Pointer;
         for (int i = 0; i < rows * 3; i++)
             input[i] = x[i] - _shape.Mean![i % 3];
-        _convFirst.Run(input, 3, images, height, width, (image, y, values) =>
+        _convFirst.Run(input, 3, images, height, width, (_, image, y, values) =>
         {
             long at = ((image * (long)height) + y) * line;
             Elementwise.Convert(values, first + at, line);
@@ -71,7 +69,7 @@ internal sealed unsafe class CraftOnProcessor : ProcessorNetwork
         foreach (Group group in _groups)
             group.Run<T>(images, height, width);
         _norm.Run(state, normalised, rows);
-        _convLast.Run(normalised, Channels, images, height, width, (image, y, values) =>
+        _convLast.Run(normalised, Channels, images, height, width, (_, image, y, values) =>
         {
             long at = ((image * (long)height) + y) * line;
             Elementwise.Add(values, first + at, features + at, line);
@@ -131,7 +129,7 @@ internal sealed unsafe class CraftOnProcessor : ProcessorNetwork
                 state = low;
             }
             T* sum = (T*)_net._state.Pointer;
-            _last.Run(state, images, height, width, (image, y, values) =>
+            _last.Run(state, images, height, width, (_, image, y, values) =>
             {
                 long at = ((image * (long)height) + y) * line;
                 Elementwise.Add(values, sum + at, sum + at, line);
@@ -145,7 +143,7 @@ internal sealed unsafe class CraftOnProcessor : ProcessorNetwork
         private readonly LayerNormalisation _norm1 = net.Norm(name + "norm1", 1e-5), _norm2 = net.Norm(name + "norm2", 1e-5);
         private readonly Pointwise _qkv = net.Product(name + "qkv", bias: true), _proj = net.Product(name + "proj");
         private readonly Pointwise _in = net.Product(name + "mlp.fc1"), _out = net.Product(name + "mlp.fc2", bias: true);
-        private readonly NativeFloats _projBias = net.Floats(name + "proj.bias"), _inBias = net.Floats(name + "mlp.fc1.bias");
+        private readonly NativeFloats _projBias = net.Native(name + "proj.bias"), _inBias = net.Native(name + "mlp.fc1.bias");
         private readonly Depthwise3 _local = net.Depthwise(name + "get_v", bias: true);
 
         public void Run<T>(MapBuffer state, MapBuffer to, int images, int height, int width, bool shifted)
@@ -181,66 +179,87 @@ internal sealed unsafe class CraftOnProcessor : ProcessorNetwork
     /// <summary>Half the channels through a convolution, half through a maximum and a 1x1 convolution: state to the high map.</summary>
     private sealed class HighFrequencies(CraftOnProcessor net, string name)
     {
-        private const int Padded = 32;
-
         private readonly Convolution3 _local = net.Convolution(name + "conv");
         private readonly FloatProduct _peaks = net.Own(new FloatProduct(Transposed(net.Values(name + "fc.weight")), Half, Half));
-        private readonly NativeFloats _peaksBias = net.Own(new NativeFloats([.. net.Values(name + "fc.bias"), .. new float[Padded - Half]]));
+        private readonly NativeFloats _peaksBias = net.Own(new NativeFloats([.. net.Values(name + "fc.bias"), .. new float[Floats.RoundUp(Half) - Half]]));
         private readonly Pointwise _last = net.Product(name + "last_fc");
-        private readonly NativeFloats _lastBias = net.Floats(name + "last_fc.bias");
+        private readonly NativeFloats _lastBias = net.Native(name + "last_fc.bias");
 
         public void Run<T>(MapBuffer from, int images, int height, int width)
             where T : unmanaged
         {
             T* state = (T*)from.Pointer, joined = (T*)net._branch.Pointer;
-            float* peaks = (float*)net._line.Pointer, mapped = peaks + (width * Half);
-            _local.Run(state, Channels, images, height, width, (image, y, local) =>
+            net._line.Reserve(_local.SharesOf(images, height, width) * width);
+            _local.Run(state, Channels, images, height, width, (share, image, y, local) =>
             {
                 long at = ((long)image * height * width * Channels) + ((long)y * width * Channels);
-                Peaks(state + at + Half, y, height, width, peaks);
-                Elementwise.Fill(mapped, _peaksBias.Pointer, width, Padded);
-                _peaks.Accumulate(peaks, Half, mapped, Padded, width);
-                Join(local, mapped, joined + at, width);
+                if (Floats.Wide)
+                    Row<Floats16, T>(share, state + at + Half, local, y, height, width, joined + at);
+                else
+                    Row<Floats8, T>(share, state + at + Half, local, y, height, width, joined + at);
             });
             int rows = images * height * width;
             Elementwise.AddBias(state, _lastBias.Pointer, (T*)net._high.Pointer, rows, Channels);
             _last.Run(net._branch, net._high, rows, add: true);
         }
 
-        /// <summary>GELU of both halves, side by side.</summary>
-        [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-        private static void Join<T>(float* left, float* right, T* to, int width)
+        /// <summary>A row of the joined map: the convolution's half as it comes, the half of the maxima from the state.</summary>
+        private void Row<V, T>(int share, T* state, float* local, int y, int height, int width, T* joined)
+            where V : unmanaged, IFloats<V>
             where T : unmanaged
         {
-            for (int x = 0; x < width; x++, left += Padded, right += Padded, to += Channels)
+            float* peaks = (float*)net._line.Pointer + ((long)share * width * net._line.Channels), mapped = peaks + (width * Half);
+            Peaks<V, T>(state, y, height, width, peaks);
+            _peaks.Run(peaks, Half, _peaksBias.Pointer, 0, mapped, _peaks.Outputs, width);
+            Join<V, T>(local, mapped, _peaks.Outputs, joined, width);
+        }
+
+        /// <summary>GELU of both halves, side by side.</summary>
+        [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+        private static void Join<V, T>(float* left, float* right, int stride, T* to, int width)
+            where V : unmanaged, IFloats<V>
+            where T : unmanaged
+        {
+            for (int x = 0; x < width; x++, left += stride, right += stride, to += Channels)
             {
-                Store(Gelu<T>(Vector512.Load(left)), to);
-                StoreLower(Gelu<T>(Vector512.Load(left + 16)), to + 16);
-                Store(Gelu<T>(Vector512.Load(right)), to + Half);
-                StoreLower(Gelu<T>(Vector512.Load(right + 16)), to + Half + 16);
+                for (int c = 0; c < Half; c += V.Count)
+                {
+                    V a = Gelu<V, T>(V.Load(left + c)), b = Gelu<V, T>(V.Load(right + c));
+                    if (c + V.Count <= Half)
+                    {
+                        V.Store(a, to + c);
+                        V.Store(b, to + Half + c);
+                    }
+                    else
+                    {
+                        V.StoreEight(a, to + c);
+                        V.StoreEight(b, to + Half + c);
+                    }
+                }
             }
         }
 
         /// <summary>The maximum over 3 x 3 pixels, for one row: of each column once, then of three columns.</summary>
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-        private static void Peaks<T>(T* row, int y, int height, int width, float* peaks)
+        private static void Peaks<V, T>(T* row, int y, int height, int width, float* peaks)
+            where V : unmanaged, IFloats<V>
             where T : unmanaged
         {
             T* above = y == 0 ? row : row - (width * Channels), below = y == height - 1 ? row : row + (width * Channels);
-            // 24 channels as two vectors that overlap.
-            (Vector512<float> low, Vector512<float> high) = Column(0);
-            (Vector512<float> lowBefore, Vector512<float> highBefore) = (low, high);
-            for (int x = 0; x < width; x++, peaks += Half)
+            // 24 channels are no whole number of vectors of 16: the last one overlaps.
+            for (int c = 0; c < Half; c = c + V.Count == Half ? Half : Math.Min(c + V.Count, Half - V.Count))
             {
-                (Vector512<float> lowNext, Vector512<float> highNext) = x == width - 1 ? (low, high) : Column((x + 1) * Channels);
-                Vector512.MaxNative(Vector512.MaxNative(lowBefore, lowNext), low).Store(peaks);
-                Vector512.MaxNative(Vector512.MaxNative(highBefore, highNext), high).Store(peaks + 8);
-                (lowBefore, highBefore, low, high) = (low, high, lowNext, highNext);
+                V here = Column(c), before = here;
+                float* to = peaks + c;
+                for (int x = 0; x < width; x++, to += Half)
+                {
+                    V next = x == width - 1 ? here : Column(((x + 1) * Channels) + c);
+                    V.Store(V.Max(V.Max(before, next), here), to);
+                    (before, here) = (here, next);
+                }
             }
 
-            (Vector512<float> Low, Vector512<float> High) Column(int at) => (
-                Vector512.MaxNative(Vector512.MaxNative(Load(above + at), Load(below + at)), Load(row + at)),
-                Vector512.MaxNative(Vector512.MaxNative(Load(above + at + 8), Load(below + at + 8)), Load(row + at + 8)));
+            V Column(int at) => V.Max(V.Max(V.Load(above + at), V.Load(below + at)), V.Load(row + at));
         }
 
         private static float[] Transposed(ReadOnlySpan<float> weight)

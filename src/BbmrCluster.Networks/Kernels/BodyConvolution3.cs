@@ -48,11 +48,11 @@ internal sealed unsafe class BodyConvolution3 : IDisposable
             _row?.Dispose();
             _row = new NativeFloats(width * outputs);
         }
-        ushort* from = (ushort*)Unsafe.AsPointer(ref MemoryMarshal.GetReference(y.bytes));
+        BFloat16* from = (BFloat16*)Unsafe.AsPointer(ref MemoryMarshal.GetReference(y.bytes));
         for (int row = 0; row < images * height; row++, from += width * outputs)
         {
             Elementwise.AddBias(from, _bias.Pointer, _row.Pointer, width, outputs);
-            sink(row / height, row % height, _row.Pointer);
+            sink(0, row / height, row % height, _row.Pointer);
         }
     }
 

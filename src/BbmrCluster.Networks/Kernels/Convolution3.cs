@@ -1,16 +1,15 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
-using System.Runtime.Intrinsics;
 using static TorchSharp.torch;
-using static BbmrCluster.Networks.Kernels.VectorMath;
 
 namespace BbmrCluster.Networks.Kernels;
 
-/// <summary>Takes a finished row of a convolution.</summary>
+/// <summary>Takes a finished row of a convolution; on several threads at once where there are shares, each with rows that follow one another.</summary>
+/// <param name="share">Number of the share, for scratch of its own.</param>
 /// <param name="image">Image of the batch.</param>
 /// <param name="row">Row of the image.</param>
-/// <param name="values">Width x outputs (rounded up to a multiple of 16), valid during the call.</param>
-internal unsafe delegate void RowSink(int image, int row, float* values);
+/// <param name="values">Width x outputs (rounded up to whole vectors), valid during the call.</param>
+internal unsafe delegate void RowSink(int share, int image, int row, float* values);
 
 /// <summary>
 /// 3x3 convolution with zero padding in float32 over maps with the channels last, whatever their number. Three pixels of
@@ -57,7 +56,7 @@ internal sealed unsafe class Convolution3 : IDisposable
         using var convolution = new Convolution3(Values(weight.contiguous()), bias is null ? [] : Values(bias.contiguous()), inputs, outputs);
         Tensor result = empty([shape[0], shape[1], width, outputs], ScalarType.Float32);
         float* to = Address(result);
-        convolution.Run(Address(x), inputs, (int)shape[0], (int)shape[1], width, (image, y, values) =>
+        convolution.Run(Address(x), inputs, (int)shape[0], (int)shape[1], width, (_, image, y, values) =>
         {
             float* line = to + (((image * shape[1]) + y) * width * outputs);
             for (int column = 0; column < width; column++, line += outputs, values += convolution.Outputs)
@@ -74,38 +73,57 @@ internal sealed unsafe class Convolution3 : IDisposable
     public int Outputs => _rows[0].Outputs;
 
     /// <summary>Convolves a batch of maps, row after row.</summary>
-    /// <typeparam name="T">float, or ushort for bfloat16.</typeparam>
+    /// <typeparam name="T">float or <see cref="BFloat16"/>.</typeparam>
     /// <param name="maps">images x height x width pixels.</param>
     /// <param name="stride">From one pixel to the next, at least the inputs.</param>
     /// <param name="images">Maps.</param>
     /// <param name="height">Rows of a map.</param>
     /// <param name="width">Columns of a map.</param>
-    /// <param name="sink">Gets every row once, in order.</param>
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    public void Run<T>(T* maps, int stride, int images, int height, int width, RowSink sink)
+    /// <param name="sink">Gets every row once.</param>
+    /// <param name="inOrder">On one thread and in order, for a sink that writes what has been read.</param>
+    public void Run<T>(T* maps, int stride, int images, int height, int width, RowSink sink, bool inOrder = false)
         where T : unmanaged
     {
-        int line = (width + 2) * _inputs, result = width * Outputs;
-        if (_scratch is null || _scratch.Count < (3 * line) + result)
+        int scratch = (3 * (width + 2) * _inputs) + (width * Outputs), shares = inOrder ? 1 : SharesOf(images, height, width);
+        if (_scratch is null || _scratch.Count < shares * (long)scratch)
         {
             _scratch?.Dispose();
-            _scratch = new NativeFloats((3 * line) + result);
+            _scratch = new NativeFloats(shares * (long)scratch);
         }
-        float* lines = _scratch.Pointer, values = lines + (3 * line);
-        for (int image = 0; image < images; image++)
+        float* lines = _scratch.Pointer;
+        Shares.Run(shares, images * height, (share, first, count) => Run(maps, stride, height, width, share, first, count, lines + (share * (long)scratch), sink));
+    }
+
+    /// <summary>Shares of a call.</summary>
+    public int SharesOf(int images, int height, int width) => Shares.Count(images * height, (long)width * 3 * _inputs);
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private void Run<T>(T* maps, int stride, int height, int width, int share, int first, int count, float* lines, RowSink sink)
+        where T : unmanaged
+    {
+        int line = (width + 2) * _inputs;
+        float* values = lines + (3 * line);
+        for (int row = first; row < first + count; row++)
         {
-            T* map = maps + ((long)image * height * width * stride);
-            Fill(map, 0);
-            for (int y = 0; y < height; y++)
+            int y = row % height;
+            T* map = maps + ((long)(row - y) * width * stride);
+            if (row == first || y == 0)
             {
-                if (y + 1 < height)
-                    Fill(map, y + 1);
-                for (int x = 0; x < width; x++)
-                    Buffer.MemoryCopy(_bias.Pointer, values + (x * Outputs), Outputs * sizeof(float), Outputs * sizeof(float));
-                for (int k = Math.Max(0, 1 - y); k < Math.Min(3, height - y + 1); k++)
-                    _rows[k].Accumulate(lines + ((y + k - 1) % 3 * line), _inputs, values, Outputs, width);
-                sink(image, y, values);
+                if (y > 0)
+                    Fill(map, y - 1);
+                Fill(map, y);
             }
+            if (y + 1 < height)
+                Fill(map, y + 1);
+            float* start = _bias.Pointer;
+            int startStride = 0;
+            for (int k = Math.Max(0, 1 - y); k < Math.Min(3, height - y + 1); k++)
+            {
+                _rows[k].Run(lines + ((y + k - 1) % 3 * line), _inputs, start, startStride, values, Outputs, width);
+                start = values;
+                startStride = Outputs;
+            }
+            sink(share, row / height, y, values);
         }
 
         void Fill(T* map, int y)
@@ -117,11 +135,11 @@ internal sealed unsafe class Convolution3 : IDisposable
             to += _inputs;
             if (stride == _inputs)
             {
-                Widen(from, to, width * _inputs);
+                Elementwise.Convert(from, to, width * _inputs);
                 return;
             }
             for (int x = 0; x < width; x++, from += stride, to += _inputs)
-                Widen(from, to, _inputs);
+                Elementwise.Convert(from, to, _inputs);
         }
     }
 
@@ -132,16 +150,5 @@ internal sealed unsafe class Convolution3 : IDisposable
             row.Dispose();
         _bias.Dispose();
         _scratch?.Dispose();
-    }
-
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Widen<T>(T* from, float* to, int count)
-        where T : unmanaged
-    {
-        int i = 0;
-        for (; i + Lanes <= count; i += Lanes)
-            Load(from + i).Store(to + i);
-        for (; i < count; i++)
-            to[i] = LoadScalar(from + i);
     }
 }

@@ -1,5 +1,4 @@
 using System.Diagnostics.CodeAnalysis;
-using System.Runtime.Intrinsics;
 using BbmrCluster.Networks.Weights;
 using static BbmrCluster.Networks.Kernels.VectorMath;
 using static TorchSharp.torch;
@@ -27,13 +26,17 @@ internal static unsafe class ConvolutionTraining
     {
         using var scope = NewDisposeScope();
         int batch = (int)x.shape[0], height = (int)x.shape[1], width = (int)x.shape[2], inputs = (int)x.shape[3], outputs = (int)y.shape[3];
-        Bias(NativeTensors.Data<float>(y), (long)batch * height * width, outputs, parameters.Gradient(name + ".bias"));
+        float* slope = NativeTensors.Data<float>(y), biasGradient = parameters.Gradient(name + ".bias");
+        if (Floats.Wide)
+            Bias<Floats16>(slope, (long)batch * height * width, outputs, biasGradient);
+        else
+            Bias<Floats8>(slope, (long)batch * height * width, outputs, biasGradient);
 
         // On maps with a frame of zeros a shift by a pixel is a shift of the rows of a matrix.
         Tensor maps = Framed(x), slopes = Framed(y);
         long rows = maps.shape[0], reach = width + 3;
         Tensor inner = slopes.narrow(0, reach, rows - (2 * reach)).t(), product = empty([outputs, inputs], ScalarType.BFloat16);
-        ushort* values = NativeTensors.Data<ushort>(product);
+        BFloat16* values = NativeTensors.Data<BFloat16>(product);
         float* gradient = parameters.Gradient(name + ".weight");
         for (int tap = 0; tap < 9; tap++)
         {
@@ -54,39 +57,36 @@ internal static unsafe class ConvolutionTraining
         long batch = map.shape[0], height = map.shape[1], width = map.shape[2], line = width * map.shape[3], channels = map.shape[3];
         Tensor result = empty([batch * (height + 2) * (width + 2), channels], ScalarType.BFloat16);
         float* from = NativeTensors.Data<float>(map);
-        ushort* to = NativeTensors.Data<ushort>(result);
+        BFloat16* to = NativeTensors.Data<BFloat16>(result);
         for (long image = 0; image < batch; image++)
         {
             to = Zero(to, (width + 3) * channels);
             for (long row = 0; row < height; row++, from += line)
             {
-                long i = 0;
-                for (; i + Lanes <= line; i += Lanes)
-                    Store(Load(from + i), to + i);
-                for (; i < line; i++)
-                    StoreScalar(from[i], to + i);
+                Elementwise.Convert(from, to, line);
                 to = Zero(to + line, 2 * channels);
             }
             to = Zero(to, (width + 1) * channels);
         }
         return result;
 
-        static ushort* Zero(ushort* to, long count)
+        static BFloat16* Zero(BFloat16* to, long count)
         {
-            new Span<ushort>(to, (int)count).Clear();
+            new Span<BFloat16>(to, (int)count).Clear();
             return to + count;
         }
     }
 
-    private static void Bias(float* y, long rows, int outputs, float* gradient)
+    private static void Bias<V>(float* y, long rows, int outputs, float* gradient)
+        where V : unmanaged, IFloats<V>
     {
-        int whole = outputs / Lanes * Lanes;
-        for (int channel = 0; channel < whole; channel += Lanes)
+        int whole = outputs / V.Count * V.Count;
+        for (int channel = 0; channel < whole; channel += V.Count)
         {
-            Vector512<float> sum = default;
+            V sum = default;
             for (long row = 0; row < rows; row++)
-                sum += Load(y + (row * outputs) + channel);
-            Store(Load(gradient + channel) + sum, gradient + channel);
+                sum += V.Load(y + (row * outputs) + channel);
+            V.Store(V.Load(gradient + channel) + sum, gradient + channel);
         }
         for (int channel = whole; channel < outputs; channel++)
         {

@@ -1,6 +1,4 @@
 using System.Runtime.CompilerServices;
-using System.Runtime.Intrinsics;
-using static BbmrCluster.Networks.Kernels.VectorMath;
 
 namespace BbmrCluster.Networks.Kernels;
 
@@ -10,11 +8,9 @@ namespace BbmrCluster.Networks.Kernels;
 /// </summary>
 internal sealed unsafe class Depthwise3 : IDisposable
 {
-    private const int Taps = 9 * Lanes;
-
     private readonly NativeFloats _weights, _bias;
     private readonly int _channels;
-    private NativeFloats? _zeros;
+    private NativeFloats? _zeros, _rowSums;
 
     /// <summary>Prepares weights.</summary>
     /// <param name="weight">channels x 3 x 3, row-major.</param>
@@ -24,17 +20,18 @@ internal sealed unsafe class Depthwise3 : IDisposable
     {
         _channels = channels;
         _weights = new NativeFloats(channels * 9);
+        int lanes = Floats.Count;
         for (int c = 0; c < channels; c++)
         {
             for (int tap = 0; tap < 9; tap++)
-                _weights.Pointer[(c / Lanes * Taps) + (tap * Lanes) + (c % Lanes)] = weight[(c * 9) + tap];
+                _weights.Pointer[(c / lanes * 9 * lanes) + (tap * lanes) + (c % lanes)] = weight[(c * 9) + tap];
         }
         _bias = new NativeFloats(channels);
         bias.CopyTo(new Span<float>(_bias.Pointer, channels));
     }
 
     /// <summary>Convolution and bias; added to what is there where wanted.</summary>
-    /// <typeparam name="T">float, or ushort for bfloat16.</typeparam>
+    /// <typeparam name="T">float or <see cref="BFloat16"/>.</typeparam>
     /// <param name="from">images x height x width pixels.</param>
     /// <param name="fromStride">From one pixel to the next.</param>
     /// <param name="to">As many pixels; another place.</param>
@@ -43,18 +40,17 @@ internal sealed unsafe class Depthwise3 : IDisposable
     /// <param name="height">Rows of a map.</param>
     /// <param name="width">Columns of a map.</param>
     /// <param name="add">Add to the values at <paramref name="to"/>.</param>
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public void Run<T>(T* from, int fromStride, T* to, int toStride, int images, int height, int width, bool add = false)
         where T : unmanaged
     {
         T* zeros = Zeros<T>(width * fromStride);
-        for (int row = 0; row < images * height; row++)
+        Shares.Run(images * height, (long)width * _channels, (first, count) =>
         {
-            Rows(from, row, height, width * fromStride, zeros, out T* above, out T* here, out T* below);
-            T* result = to + ((long)row * width * toStride);
-            for (int c = 0; c < _channels; c += Lanes)
-                Plain(above + c, here + c, below + c, fromStride, result + c, toStride, width, _weights.Pointer + (c / Lanes * Taps), _bias.Pointer + c, add);
-        }
+            if (Floats.Wide)
+                RunRows<Floats16, T>(from, fromStride, to, toStride, zeros, first, count, height, width, add);
+            else
+                RunRows<Floats8, T>(from, fromStride, to, toStride, zeros, first, count, height, width, add);
+        });
     }
 
     /// <summary>Convolution, bias and GELU; parameters as <see cref="Run"/>.</summary>
@@ -64,17 +60,28 @@ internal sealed unsafe class Depthwise3 : IDisposable
     /// <param name="height">See there.</param>
     /// <param name="width">See there.</param>
     /// <param name="sums">images x channels, to which the results of every image are added.</param>
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public void Gelu<T>(T* from, T* to, int images, int height, int width, float* sums)
         where T : unmanaged
     {
         T* zeros = Zeros<T>(width * _channels);
+        // Summed row by row first: the order must not depend on where shares meet.
+        if (_rowSums is null || _rowSums.Count < images * height * _channels)
+        {
+            _rowSums?.Dispose();
+            _rowSums = new NativeFloats(images * height * _channels);
+        }
+        float* rowSums = _rowSums.Pointer;
+        Shares.Run(images * height, (long)width * _channels, (first, count) =>
+        {
+            if (Floats.Wide)
+                GeluRows<Floats16, T>(from, to, zeros, first, count, height, width, rowSums);
+            else
+                GeluRows<Floats8, T>(from, to, zeros, first, count, height, width, rowSums);
+        });
         for (int row = 0; row < images * height; row++)
         {
-            Rows(from, row, height, width * _channels, zeros, out T* above, out T* here, out T* below);
-            T* result = to + ((long)row * width * _channels);
-            for (int c = 0; c < _channels; c += Lanes)
-                Activated(above + c, here + c, below + c, _channels, result + c, width, _weights.Pointer + (c / Lanes * Taps), _bias.Pointer + c, sums + (row / height * _channels) + c);
+            for (int c = 0; c < _channels; c++)
+                sums[(row / height * _channels) + c] += rowSums[(row * _channels) + c];
         }
     }
 
@@ -84,19 +91,17 @@ internal sealed unsafe class Depthwise3 : IDisposable
     /// <param name="images">See there.</param>
     /// <param name="height">See there.</param>
     /// <param name="width">See there.</param>
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public void Gate<T>(T* from, T* to, int images, int height, int width)
         where T : unmanaged
     {
-        int half = _channels / 2;
         T* zeros = Zeros<T>(width * _channels);
-        for (int row = 0; row < images * height; row++)
+        Shares.Run(images * height, (long)width * _channels, (first, count) =>
         {
-            Rows(from, row, height, width * _channels, zeros, out T* above, out T* here, out T* below);
-            T* result = to + ((long)row * width * half);
-            for (int c = 0; c < half; c += Lanes)
-                Gated(above + c, here + c, below + c, half, result + c, width, _weights.Pointer + (c / Lanes * Taps), _weights.Pointer + ((c + half) / Lanes * Taps));
-        }
+            if (Floats.Wide)
+                GateRows<Floats16, T>(from, to, zeros, first, count, height, width);
+            else
+                GateRows<Floats8, T>(from, to, zeros, first, count, height, width);
+        });
     }
 
     /// <inheritdoc/>
@@ -105,6 +110,7 @@ internal sealed unsafe class Depthwise3 : IDisposable
         _weights.Dispose();
         _bias.Dispose();
         _zeros?.Dispose();
+        _rowSums?.Dispose();
     }
 
     /// <summary>The lines above, at and below a row; zeros beyond its image.</summary>
@@ -118,96 +124,145 @@ internal sealed unsafe class Depthwise3 : IDisposable
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Plain<T>(T* above, T* here, T* below, int stride, T* to, int toStride, int width, float* w, float* bias, bool add)
+    private void RunRows<V, T>(T* from, int fromStride, T* to, int toStride, T* zeros, int first, int count, int height, int width, bool add)
+        where V : unmanaged, IFloats<V>
         where T : unmanaged
     {
-        Vector512<float> w0 = Vector512.Load(w), w1 = Vector512.Load(w + 16), w2 = Vector512.Load(w + 32), w3 = Vector512.Load(w + 48), w4 = Vector512.Load(w + 64),
-            w5 = Vector512.Load(w + 80), w6 = Vector512.Load(w + 96), w7 = Vector512.Load(w + 112), w8 = Vector512.Load(w + 128), start = Vector512.Load(bias);
-        Vector512<float> a = Load(above), b = Load(here), c = Load(below);
-        Vector512<float> current = MultiplyAdd(a, w1, MultiplyAdd(b, w4, MultiplyAdd(c, w7, start)));
-        Vector512<float> next = MultiplyAdd(a, w0, MultiplyAdd(b, w3, MultiplyAdd(c, w6, start)));
+        for (int row = first; row < first + count; row++)
+        {
+            Rows(from, row, height, width * fromStride, zeros, out T* above, out T* here, out T* below);
+            T* result = to + ((long)row * width * toStride);
+            for (int c = 0; c < _channels; c += V.Count)
+                Plain<V, T>(above + c, here + c, below + c, fromStride, result + c, toStride, width, _weights.Pointer + (c * 9), _bias.Pointer + c, add);
+        }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private void GeluRows<V, T>(T* from, T* to, T* zeros, int first, int count, int height, int width, float* rowSums)
+        where V : unmanaged, IFloats<V>
+        where T : unmanaged
+    {
+        for (int row = first; row < first + count; row++)
+        {
+            Rows(from, row, height, width * _channels, zeros, out T* above, out T* here, out T* below);
+            T* result = to + ((long)row * width * _channels);
+            for (int c = 0; c < _channels; c += V.Count)
+                Activated<V, T>(above + c, here + c, below + c, _channels, result + c, width, _weights.Pointer + (c * 9), _bias.Pointer + c, rowSums + (row * _channels) + c);
+        }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private void GateRows<V, T>(T* from, T* to, T* zeros, int first, int count, int height, int width)
+        where V : unmanaged, IFloats<V>
+        where T : unmanaged
+    {
+        int half = _channels / 2;
+        for (int row = first; row < first + count; row++)
+        {
+            Rows(from, row, height, width * _channels, zeros, out T* above, out T* here, out T* below);
+            T* result = to + ((long)row * width * half);
+            for (int c = 0; c < half; c += V.Count)
+                Gated<V, T>(above + c, here + c, below + c, half, result + c, width, _weights.Pointer + (c * 9), _weights.Pointer + ((c + half) * 9));
+        }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Plain<V, T>(T* above, T* here, T* below, int stride, T* to, int toStride, int width, float* w, float* bias, bool add)
+        where V : unmanaged, IFloats<V>
+        where T : unmanaged
+    {
+        int n = V.Count;
+        V w0 = V.Load(w), w1 = V.Load(w + n), w2 = V.Load(w + (2 * n)), w3 = V.Load(w + (3 * n)), w4 = V.Load(w + (4 * n)),
+            w5 = V.Load(w + (5 * n)), w6 = V.Load(w + (6 * n)), w7 = V.Load(w + (7 * n)), w8 = V.Load(w + (8 * n)), start = V.Load(bias);
+        V a = V.Load(above), b = V.Load(here), c = V.Load(below);
+        V current = V.MultiplyAdd(a, w1, V.MultiplyAdd(b, w4, V.MultiplyAdd(c, w7, start)));
+        V next = V.MultiplyAdd(a, w0, V.MultiplyAdd(b, w3, V.MultiplyAdd(c, w6, start)));
         for (int x = 1; x < width; x++)
         {
             above += stride;
             here += stride;
             below += stride;
-            a = Load(above);
-            b = Load(here);
-            c = Load(below);
-            Vector512<float> done = MultiplyAdd(a, w2, MultiplyAdd(b, w5, MultiplyAdd(c, w8, current)));
-            current = MultiplyAdd(a, w1, MultiplyAdd(b, w4, MultiplyAdd(c, w7, next)));
-            next = MultiplyAdd(a, w0, MultiplyAdd(b, w3, MultiplyAdd(c, w6, start)));
-            Store(add ? done + Load(to) : done, to);
+            a = V.Load(above);
+            b = V.Load(here);
+            c = V.Load(below);
+            V done = V.MultiplyAdd(a, w2, V.MultiplyAdd(b, w5, V.MultiplyAdd(c, w8, current)));
+            current = V.MultiplyAdd(a, w1, V.MultiplyAdd(b, w4, V.MultiplyAdd(c, w7, next)));
+            next = V.MultiplyAdd(a, w0, V.MultiplyAdd(b, w3, V.MultiplyAdd(c, w6, start)));
+            V.Store(add ? done + V.Load(to) : done, to);
             to += toStride;
         }
-        Store(add ? current + Load(to) : current, to);
+        V.Store(add ? current + V.Load(to) : current, to);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Activated<T>(T* above, T* here, T* below, int stride, T* to, int width, float* w, float* bias, float* sums)
+    private static void Activated<V, T>(T* above, T* here, T* below, int stride, T* to, int width, float* w, float* bias, float* sums)
+        where V : unmanaged, IFloats<V>
         where T : unmanaged
     {
-        Vector512<float> w0 = Vector512.Load(w), w1 = Vector512.Load(w + 16), w2 = Vector512.Load(w + 32), w3 = Vector512.Load(w + 48), w4 = Vector512.Load(w + 64),
-            w5 = Vector512.Load(w + 80), w6 = Vector512.Load(w + 96), w7 = Vector512.Load(w + 112), w8 = Vector512.Load(w + 128), start = Vector512.Load(bias);
-        Vector512<float> a = Load(above), b = Load(here), c = Load(below), sum = Vector512.Load(sums);
-        Vector512<float> current = MultiplyAdd(a, w1, MultiplyAdd(b, w4, MultiplyAdd(c, w7, start)));
-        Vector512<float> next = MultiplyAdd(a, w0, MultiplyAdd(b, w3, MultiplyAdd(c, w6, start)));
+        int n = V.Count;
+        V w0 = V.Load(w), w1 = V.Load(w + n), w2 = V.Load(w + (2 * n)), w3 = V.Load(w + (3 * n)), w4 = V.Load(w + (4 * n)),
+            w5 = V.Load(w + (5 * n)), w6 = V.Load(w + (6 * n)), w7 = V.Load(w + (7 * n)), w8 = V.Load(w + (8 * n)), start = V.Load(bias);
+        V a = V.Load(above), b = V.Load(here), c = V.Load(below), sum = default;
+        V current = V.MultiplyAdd(a, w1, V.MultiplyAdd(b, w4, V.MultiplyAdd(c, w7, start)));
+        V next = V.MultiplyAdd(a, w0, V.MultiplyAdd(b, w3, V.MultiplyAdd(c, w6, start)));
         for (int x = 1; x < width; x++)
         {
             above += stride;
             here += stride;
             below += stride;
-            a = Load(above);
-            b = Load(here);
-            c = Load(below);
-            Vector512<float> done = VectorMath.Gelu<T>(MultiplyAdd(a, w2, MultiplyAdd(b, w5, MultiplyAdd(c, w8, current))));
-            current = MultiplyAdd(a, w1, MultiplyAdd(b, w4, MultiplyAdd(c, w7, next)));
-            next = MultiplyAdd(a, w0, MultiplyAdd(b, w3, MultiplyAdd(c, w6, start)));
+            a = V.Load(above);
+            b = V.Load(here);
+            c = V.Load(below);
+            V done = VectorMath.Gelu<V, T>(V.MultiplyAdd(a, w2, V.MultiplyAdd(b, w5, V.MultiplyAdd(c, w8, current))));
+            current = V.MultiplyAdd(a, w1, V.MultiplyAdd(b, w4, V.MultiplyAdd(c, w7, next)));
+            next = V.MultiplyAdd(a, w0, V.MultiplyAdd(b, w3, V.MultiplyAdd(c, w6, start)));
             sum += done;
-            Store(done, to);
+            V.Store(done, to);
             to += stride;
         }
-        Vector512<float> last = VectorMath.Gelu<T>(current);
-        (sum + last).Store(sums);
-        Store(last, to);
+        V last = VectorMath.Gelu<V, T>(current);
+        V.Store(sum + last, sums);
+        V.Store(last, to);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Gated<T>(T* above, T* here, T* below, int half, T* to, int width, float* w, float* v)
+    private static void Gated<V, T>(T* above, T* here, T* below, int half, T* to, int width, float* w, float* v)
+        where V : unmanaged, IFloats<V>
         where T : unmanaged
     {
-        Vector512<float> w0 = Vector512.Load(w), w1 = Vector512.Load(w + 16), w2 = Vector512.Load(w + 32), w3 = Vector512.Load(w + 48), w4 = Vector512.Load(w + 64),
-            w5 = Vector512.Load(w + 80), w6 = Vector512.Load(w + 96), w7 = Vector512.Load(w + 112), w8 = Vector512.Load(w + 128);
-        Vector512<float> v0 = Vector512.Load(v), v1 = Vector512.Load(v + 16), v2 = Vector512.Load(v + 32), v3 = Vector512.Load(v + 48), v4 = Vector512.Load(v + 64),
-            v5 = Vector512.Load(v + 80), v6 = Vector512.Load(v + 96), v7 = Vector512.Load(v + 112), v8 = Vector512.Load(v + 128);
+        int n = V.Count;
+        V w0 = V.Load(w), w1 = V.Load(w + n), w2 = V.Load(w + (2 * n)), w3 = V.Load(w + (3 * n)), w4 = V.Load(w + (4 * n)),
+            w5 = V.Load(w + (5 * n)), w6 = V.Load(w + (6 * n)), w7 = V.Load(w + (7 * n)), w8 = V.Load(w + (8 * n));
+        V v0 = V.Load(v), v1 = V.Load(v + n), v2 = V.Load(v + (2 * n)), v3 = V.Load(v + (3 * n)), v4 = V.Load(v + (4 * n)),
+            v5 = V.Load(v + (5 * n)), v6 = V.Load(v + (6 * n)), v7 = V.Load(v + (7 * n)), v8 = V.Load(v + (8 * n));
         int stride = 2 * half;
-        Vector512<float> a = Load(above), b = Load(here), c = Load(below);
-        Vector512<float> current = MultiplyAdd(a, w1, MultiplyAdd(b, w4, c * w7)), next = MultiplyAdd(a, w0, MultiplyAdd(b, w3, c * w6));
-        a = Load(above + half);
-        b = Load(here + half);
-        c = Load(below + half);
-        Vector512<float> gateCurrent = MultiplyAdd(a, v1, MultiplyAdd(b, v4, c * v7)), gateNext = MultiplyAdd(a, v0, MultiplyAdd(b, v3, c * v6));
+        V a = V.Load(above), b = V.Load(here), c = V.Load(below);
+        V current = V.MultiplyAdd(a, w1, V.MultiplyAdd(b, w4, c * w7)), next = V.MultiplyAdd(a, w0, V.MultiplyAdd(b, w3, c * w6));
+        a = V.Load(above + half);
+        b = V.Load(here + half);
+        c = V.Load(below + half);
+        V gateCurrent = V.MultiplyAdd(a, v1, V.MultiplyAdd(b, v4, c * v7)), gateNext = V.MultiplyAdd(a, v0, V.MultiplyAdd(b, v3, c * v6));
         for (int x = 1; x < width; x++)
         {
             above += stride;
             here += stride;
             below += stride;
-            a = Load(above);
-            b = Load(here);
-            c = Load(below);
-            Vector512<float> done = MultiplyAdd(a, w2, MultiplyAdd(b, w5, MultiplyAdd(c, w8, current)));
-            current = MultiplyAdd(a, w1, MultiplyAdd(b, w4, MultiplyAdd(c, w7, next)));
-            next = MultiplyAdd(a, w0, MultiplyAdd(b, w3, c * w6));
-            a = Load(above + half);
-            b = Load(here + half);
-            c = Load(below + half);
-            Vector512<float> gate = MultiplyAdd(a, v2, MultiplyAdd(b, v5, MultiplyAdd(c, v8, gateCurrent)));
-            gateCurrent = MultiplyAdd(a, v1, MultiplyAdd(b, v4, MultiplyAdd(c, v7, gateNext)));
-            gateNext = MultiplyAdd(a, v0, MultiplyAdd(b, v3, c * v6));
-            Store(VectorMath.Gelu<T>(done) * gate, to);
+            a = V.Load(above);
+            b = V.Load(here);
+            c = V.Load(below);
+            V done = V.MultiplyAdd(a, w2, V.MultiplyAdd(b, w5, V.MultiplyAdd(c, w8, current)));
+            current = V.MultiplyAdd(a, w1, V.MultiplyAdd(b, w4, V.MultiplyAdd(c, w7, next)));
+            next = V.MultiplyAdd(a, w0, V.MultiplyAdd(b, w3, c * w6));
+            a = V.Load(above + half);
+            b = V.Load(here + half);
+            c = V.Load(below + half);
+            V gate = V.MultiplyAdd(a, v2, V.MultiplyAdd(b, v5, V.MultiplyAdd(c, v8, gateCurrent)));
+            gateCurrent = V.MultiplyAdd(a, v1, V.MultiplyAdd(b, v4, V.MultiplyAdd(c, v7, gateNext)));
+            gateNext = V.MultiplyAdd(a, v0, V.MultiplyAdd(b, v3, c * v6));
+            V.Store(VectorMath.Gelu<V, T>(done) * gate, to);
             to += half;
         }
-        Store(VectorMath.Gelu<T>(current) * gateCurrent, to);
+        V.Store(VectorMath.Gelu<V, T>(current) * gateCurrent, to);
     }
 
     private T* Zeros<T>(int values)

@@ -1,16 +1,26 @@
-using System.Runtime.Intrinsics;
+using System.Runtime.CompilerServices;
 using static BbmrCluster.Networks.Kernels.VectorMath;
 
 namespace BbmrCluster.Networks.Kernels;
 
 /// <summary>
 /// Depthwise 3x3 convolutions on maps (batch, height, width, channels) together with the activations around them, and
-/// their gradients. Works on 32 channels at a time, in float32, with three rows of the map in the first-level cache.
+/// their gradients. Works on two vectors of channels at a time, in float32, with three rows of the map in the first-level cache.
 /// Zeros surround the map; the width is a multiple of 4, channels are multiples of 32. Weights are (channels, 9).
 /// </summary>
-internal static unsafe class DepthwiseTraining
+/// <typeparam name="V">The vectors.</typeparam>
+internal static unsafe class DepthwiseTraining<V>
+    where V : unmanaged, IFloats<V>
 {
-    private const int Chunk = 32, Taps = 9, Table = Taps * Chunk;
+    private const int Taps = 9;
+
+    private static int Chunk
+    {
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        get => 2 * V.Count;
+    }
+
+    private static int Table => Taps * Chunk;
 
     /// <summary>Scratch values that a call needs for maps of this width.</summary>
     public static int Scratch(int width) => (17 * (width + 2) * Chunk) + (6 * Table) + (4 * Chunk);
@@ -146,10 +156,10 @@ internal static unsafe class DepthwiseTraining
                     T* to = y + (at * both) + c, gated = gate + (at * half) + c;
                     for (int i = 0; i < width * Chunk; i += Chunk, to += both, gated += half)
                     {
-                        Vector512<float> a0 = Load(line + i), a1 = Load(line + i + 16), b0 = Load(other + i), b1 = Load(other + i + 16);
-                        StorePair(a0, a1, to);
-                        StorePair(b0, b1, to + half);
-                        StorePair(Gelu(a0) * b0, Gelu(a1) * b1, gated);
+                        V a0 = V.Load(line + i), a1 = V.Load(line + i + V.Count), b0 = V.Load(other + i), b1 = V.Load(other + i + V.Count);
+                        V.StorePair(a0, a1, to);
+                        V.StorePair(b0, b1, to + half);
+                        V.StorePair(Gelu(a0) * b0, Gelu(a1) * b1, gated);
                     }
                 }
             }
@@ -237,13 +247,13 @@ internal static unsafe class DepthwiseTraining
         for (int c = 0; c < channels; c += Chunk)
         {
             Prepare<T>(weight, c, reversed: false, table);
-            Order<T>(before + c, biases);
-            Order<T>(after + c, biases + Chunk);
-            Vector512<float> after0 = Load(biases + Chunk), after1 = Load(biases + Chunk + 16);
+            Order<T>(before + c, Chunk, biases);
+            Order<T>(after + c, Chunk, biases + Chunk);
+            V after0 = V.Load(biases + Chunk), after1 = V.Load(biases + Chunk + V.Count);
             for (int image = 0; image < batch; image++)
             {
                 long at = ((long)image * height * width * channels) + c;
-                Vector512<float> sum0 = default, sum1 = default;
+                V sum0 = default, sum1 = default;
                 ring.Clear(-1);
                 for (int row = -1; row < height; row++)
                 {
@@ -257,17 +267,17 @@ internal static unsafe class DepthwiseTraining
                     T* to = y + at + ((long)row * width * channels);
                     for (int i = 0; i < width * Chunk; i += Chunk, to += channels)
                     {
-                        Vector512<float> a0 = Load(line + i) + after0, a1 = Load(line + i + 16) + after1;
-                        StorePair(a0, a1, to);
+                        V a0 = V.Load(line + i) + after0, a1 = V.Load(line + i + V.Count) + after1;
+                        V.StorePair(a0, a1, to);
                         sum0 += Gelu(a0);
                         sum1 += Gelu(a1);
                     }
                 }
-                Vector512<float> share = Vector512.Create(1f / (height * width));
-                Store(sum0 * share, line);
-                Store(sum1 * share, line + 16);
+                V share = V.Create(1f / (height * width));
+                V.Store(sum0 * share, line);
+                V.Store(sum1 * share, line + V.Count);
                 for (int i = 0; i < Chunk; i++)
-                    means[(image * channels) + c + i] = line[PairPlace<T>(i)];
+                    means[(image * channels) + c + i] = line[PairPlace<V, T>(i)];
             }
         }
     }
@@ -282,18 +292,18 @@ internal static unsafe class DepthwiseTraining
         where T : unmanaged
     {
         const int channels = 64;
+        int n = V.Count;
         float* ordered = stackalloc float[channels];
         for (int image = 0; image < batch; image++, factors += channels)
         {
-            Order<T>(factors, ordered);
-            Order<T>(factors + Chunk, ordered + Chunk);
-            Vector512<float> f0 = Load(ordered), f1 = Load(ordered + 16), f2 = Load(ordered + 32), f3 = Load(ordered + 48);
+            Order<T>(factors, channels, ordered);
             for (int pixel = 0; pixel < pixels; pixel++, y += channels, z += channels)
             {
-                (Vector512<float> a0, Vector512<float> a1) = LoadPair(y);
-                (Vector512<float> a2, Vector512<float> a3) = LoadPair(y + 32);
-                StorePair(Gelu(a0) * f0, Gelu(a1) * f1, z);
-                StorePair(Gelu(a2) * f2, Gelu(a3) * f3, z + 32);
+                for (int c = 0; c < channels; c += 2 * n)
+                {
+                    (V a0, V a1) = V.LoadPair(y + c);
+                    V.StorePair(Gelu(a0) * V.Load(ordered + c), Gelu(a1) * V.Load(ordered + c + n), z + c);
+                }
             }
         }
     }
@@ -308,27 +318,25 @@ internal static unsafe class DepthwiseTraining
         where T : unmanaged
     {
         const int channels = 64;
+        int n = V.Count;
         float* ordered = stackalloc float[channels];
-        for (int image = 0; image < batch; image++, factorGradient += channels)
+        for (int image = 0; image < batch; image++, factorGradient += channels, y += (long)pixels * channels, z += (long)pixels * channels)
         {
-            Vector512<float> s0 = default, s1 = default, s2 = default, s3 = default;
-            for (int pixel = 0; pixel < pixels; pixel++, y += channels, z += channels)
+            for (int c = 0; c < channels; c += 2 * n)
             {
-                (Vector512<float> a0, Vector512<float> a1) = LoadPair(y);
-                (Vector512<float> a2, Vector512<float> a3) = LoadPair(y + 32);
-                (Vector512<float> d0, Vector512<float> d1) = LoadPair(z);
-                (Vector512<float> d2, Vector512<float> d3) = LoadPair(z + 32);
-                s0 = MultiplyAdd(Gelu(a0), d0, s0);
-                s1 = MultiplyAdd(Gelu(a1), d1, s1);
-                s2 = MultiplyAdd(Gelu(a2), d2, s2);
-                s3 = MultiplyAdd(Gelu(a3), d3, s3);
+                V s0 = default, s1 = default;
+                for (long at = c; at < (long)pixels * channels; at += channels)
+                {
+                    (V a0, V a1) = V.LoadPair(y + at);
+                    (V d0, V d1) = V.LoadPair(z + at);
+                    s0 = V.MultiplyAdd(Gelu(a0), d0, s0);
+                    s1 = V.MultiplyAdd(Gelu(a1), d1, s1);
+                }
+                V.Store(s0, ordered + c);
+                V.Store(s1, ordered + c + n);
             }
-            Store(s0, ordered);
-            Store(s1, ordered + 16);
-            Store(s2, ordered + 32);
-            Store(s3, ordered + 48);
             for (int c = 0; c < channels; c++)
-                factorGradient[c] = ordered[(c & 32) + PairPlace<T>(c & 31)];
+                factorGradient[c] = ordered[PairPlace<V, T>(c)];
         }
     }
 
@@ -358,15 +366,15 @@ internal static unsafe class DepthwiseTraining
         {
             Prepare<T>(weight, c, reversed: true, table);
             Zero(sums, Table);
-            Order<T>(before + c, biases);
-            Vector512<float> before0 = default, before1 = default, after0 = default, after1 = default;
+            Order<T>(before + c, Chunk, biases);
+            V before0 = default, before1 = default, after0 = default, after1 = default;
             for (int image = 0; image < batch; image++)
             {
                 long at = ((long)image * height * width * channels) + c;
-                Order<T>(factors + (image * channels) + c, biases + Chunk);
-                Order<T>(meanGradient + (image * channels) + c, biases + (2 * Chunk));
-                Vector512<float> f0 = Load(biases + Chunk), f1 = Load(biases + Chunk + 16), share = Vector512.Create(1f / (height * width));
-                Vector512<float> m0 = Load(biases + (2 * Chunk)) * share, m1 = Load(biases + (2 * Chunk) + 16) * share;
+                Order<T>(factors + (image * channels) + c, Chunk, biases + Chunk);
+                Order<T>(meanGradient + (image * channels) + c, Chunk, biases + (2 * Chunk));
+                V f0 = V.Load(biases + Chunk), f1 = V.Load(biases + Chunk + V.Count), share = V.Create(1f / (height * width));
+                V m0 = V.Load(biases + (2 * Chunk)) * share, m1 = V.Load(biases + (2 * Chunk) + V.Count) * share;
                 maps.Clear(-1);
                 slopes.Clear(-1);
                 for (int row = -1; row < height; row++)
@@ -378,16 +386,16 @@ internal static unsafe class DepthwiseTraining
                         float* slope = Edge(slopes[row + 1], width);
                         for (int column = 0; column < width; column++, next += channels, slope += Chunk)
                         {
-                            (Vector512<float> a0, Vector512<float> a1) = LoadPair(y + next);
-                            (Vector512<float> d0, Vector512<float> d1) = LoadPair(z + next);
+                            (V a0, V a1) = V.LoadPair(y + next);
+                            (V d0, V d1) = V.LoadPair(z + next);
                             _ = Gelu(a0, out a0);
                             _ = Gelu(a1, out a1);
-                            d0 = MultiplyAdd(d0, f0, m0) * a0;
-                            d1 = MultiplyAdd(d1, f1, m1) * a1;
+                            d0 = V.MultiplyAdd(d0, f0, m0) * a0;
+                            d1 = V.MultiplyAdd(d1, f1, m1) * a1;
                             after0 += d0;
                             after1 += d1;
-                            Store(d0, slope);
-                            Store(d1, slope + 16);
+                            V.Store(d0, slope);
+                            V.Store(d1, slope + V.Count);
                         }
                     }
                     else
@@ -403,22 +411,22 @@ internal static unsafe class DepthwiseTraining
                     float* derivative = derivatives[row] + Chunk;
                     for (int i = 0; i < width * Chunk; i += Chunk, to += channels)
                     {
-                        Vector512<float> d0 = Load(line + i) * Load(derivative + i), d1 = Load(line + i + 16) * Load(derivative + i + 16);
+                        V d0 = V.Load(line + i) * V.Load(derivative + i), d1 = V.Load(line + i + V.Count) * V.Load(derivative + i + V.Count);
                         before0 += d0;
                         before1 += d1;
-                        StorePair(d0, d1, to);
+                        V.StorePair(d0, d1, to);
                     }
                 }
             }
             AddWeights<T>(sums, c, weightGradient);
-            Store(before0, line);
-            Store(before1, line + 16);
-            Store(after0, line + 32);
-            Store(after1, line + 48);
+            V.Store(before0, line);
+            V.Store(before1, line + V.Count);
+            V.Store(after0, line + (2 * V.Count));
+            V.Store(after1, line + (3 * V.Count));
             for (int i = 0; i < Chunk; i++)
             {
-                beforeGradient[c + i] += line[PairPlace<T>(i)];
-                afterGradient[c + i] += line[Chunk + PairPlace<T>(i)];
+                beforeGradient[c + i] += line[PairPlace<V, T>(i)];
+                afterGradient[c + i] += line[Chunk + PairPlace<V, T>(i)];
             }
         }
     }
@@ -431,14 +439,14 @@ internal static unsafe class DepthwiseTraining
         right = Edge(right, width);
         for (int column = 0; column < width; column++, y += 128, gate += 64, left += Chunk, right += Chunk)
         {
-            (Vector512<float> a0, Vector512<float> a1) = LoadPair(y);
-            (Vector512<float> b0, Vector512<float> b1) = LoadPair(y + 64);
-            (Vector512<float> d0, Vector512<float> d1) = LoadPair(gate);
-            Vector512<float> value0 = Gelu(a0, out Vector512<float> slope0), value1 = Gelu(a1, out Vector512<float> slope1);
-            Store(d0 * b0 * slope0, left);
-            Store(d1 * b1 * slope1, left + 16);
-            Store(d0 * value0, right);
-            Store(d1 * value1, right + 16);
+            (V a0, V a1) = V.LoadPair(y);
+            (V b0, V b1) = V.LoadPair(y + 64);
+            (V d0, V d1) = V.LoadPair(gate);
+            V value0 = Gelu(a0, out V slope0), value1 = Gelu(a1, out V slope1);
+            V.Store(d0 * b0 * slope0, left);
+            V.Store(d1 * b1 * slope1, left + V.Count);
+            V.Store(d0 * value0, right);
+            V.Store(d1 * value1, right + V.Count);
         }
     }
 
@@ -449,9 +457,9 @@ internal static unsafe class DepthwiseTraining
         to = Edge(to, width);
         for (int column = 0; column < width; column++, from += stride, to += Chunk)
         {
-            (Vector512<float> a, Vector512<float> b) = LoadPair(from);
-            Store(a, to);
-            Store(b, to + 16);
+            (V a, V b) = V.LoadPair(from);
+            V.Store(a, to);
+            V.Store(b, to + V.Count);
         }
     }
 
@@ -460,12 +468,12 @@ internal static unsafe class DepthwiseTraining
         where T : unmanaged
     {
         to = Edge(to, width);
-        Vector512<float> bias0 = Load(bias), bias1 = Load(bias + 16);
+        V bias0 = V.Load(bias), bias1 = V.Load(bias + V.Count);
         for (int column = 0; column < width; column++, from += stride, to += Chunk)
         {
-            (Vector512<float> a, Vector512<float> b) = LoadPair(from);
-            Store(Gelu(a + bias0), to);
-            Store(Gelu(b + bias1), to + 16);
+            (V a, V b) = V.LoadPair(from);
+            V.Store(Gelu(a + bias0), to);
+            V.Store(Gelu(b + bias1), to + V.Count);
         }
     }
 
@@ -475,14 +483,14 @@ internal static unsafe class DepthwiseTraining
     {
         to = Edge(to, width);
         derivative += Chunk;
-        Vector512<float> bias0 = Load(bias), bias1 = Load(bias + 16);
+        V bias0 = V.Load(bias), bias1 = V.Load(bias + V.Count);
         for (int column = 0; column < width; column++, from += stride, to += Chunk, derivative += Chunk)
         {
-            (Vector512<float> a, Vector512<float> b) = LoadPair(from);
-            Store(Gelu(a + bias0, out Vector512<float> slope0), to);
-            Store(Gelu(b + bias1, out Vector512<float> slope1), to + 16);
-            Store(slope0, derivative);
-            Store(slope1, derivative + 16);
+            (V a, V b) = V.LoadPair(from);
+            V.Store(Gelu(a + bias0, out V slope0), to);
+            V.Store(Gelu(b + bias1, out V slope1), to + V.Count);
+            V.Store(slope0, derivative);
+            V.Store(slope1, derivative + V.Count);
         }
     }
 
@@ -490,7 +498,7 @@ internal static unsafe class DepthwiseTraining
         where T : unmanaged
     {
         for (int column = 0; column < width; column++, from += Chunk, to += stride)
-            StorePair(Load(from), Load(from + 16), to);
+            V.StorePair(V.Load(from), V.Load(from + V.Count), to);
     }
 
     /// <summary>Clears the pixels beside a row of a ring; returns where the row itself begins.</summary>
@@ -509,32 +517,32 @@ internal static unsafe class DepthwiseTraining
         lines[2] = below;
         for (int i = 0; i < width * Chunk; i += 4 * Chunk, to += 4 * Chunk)
         {
-            Vector512<float> a0 = default, a1 = default, b0 = default, b1 = default, c0 = default, c1 = default, d0 = default, d1 = default;
+            V a0 = default, a1 = default, b0 = default, b1 = default, c0 = default, c1 = default, d0 = default, d1 = default;
             float* weight = table;
             for (int line = 0; line < 3; line++)
             {
                 float* x = lines[line] + i;
                 for (int tap = 0; tap < 3; tap++, x += Chunk, weight += Chunk)
                 {
-                    Vector512<float> w0 = Load(weight), w1 = Load(weight + 16);
-                    a0 = MultiplyAdd(w0, Load(x), a0);
-                    a1 = MultiplyAdd(w1, Load(x + 16), a1);
-                    b0 = MultiplyAdd(w0, Load(x + 32), b0);
-                    b1 = MultiplyAdd(w1, Load(x + 48), b1);
-                    c0 = MultiplyAdd(w0, Load(x + 64), c0);
-                    c1 = MultiplyAdd(w1, Load(x + 80), c1);
-                    d0 = MultiplyAdd(w0, Load(x + 96), d0);
-                    d1 = MultiplyAdd(w1, Load(x + 112), d1);
+                    V w0 = V.Load(weight), w1 = V.Load(weight + V.Count);
+                    a0 = V.MultiplyAdd(w0, V.Load(x), a0);
+                    a1 = V.MultiplyAdd(w1, V.Load(x + V.Count), a1);
+                    b0 = V.MultiplyAdd(w0, V.Load(x + (2 * V.Count)), b0);
+                    b1 = V.MultiplyAdd(w1, V.Load(x + (3 * V.Count)), b1);
+                    c0 = V.MultiplyAdd(w0, V.Load(x + (4 * V.Count)), c0);
+                    c1 = V.MultiplyAdd(w1, V.Load(x + (5 * V.Count)), c1);
+                    d0 = V.MultiplyAdd(w0, V.Load(x + (6 * V.Count)), d0);
+                    d1 = V.MultiplyAdd(w1, V.Load(x + (7 * V.Count)), d1);
                 }
             }
-            Store(a0, to);
-            Store(a1, to + 16);
-            Store(b0, to + 32);
-            Store(b1, to + 48);
-            Store(c0, to + 64);
-            Store(c1, to + 80);
-            Store(d0, to + 96);
-            Store(d1, to + 112);
+            V.Store(a0, to);
+            V.Store(a1, to + V.Count);
+            V.Store(b0, to + (2 * V.Count));
+            V.Store(b1, to + (3 * V.Count));
+            V.Store(c0, to + (4 * V.Count));
+            V.Store(c1, to + (5 * V.Count));
+            V.Store(d0, to + (6 * V.Count));
+            V.Store(d1, to + (7 * V.Count));
         }
     }
 
@@ -548,34 +556,34 @@ internal static unsafe class DepthwiseTraining
         for (int line = 0; line < 3; line++, sums += 3 * Chunk)
         {
             float* x = lines[line];
-            Vector512<float> a0 = Load(sums), a1 = Load(sums + 16), b0 = Load(sums + 32), b1 = Load(sums + 48), c0 = Load(sums + 64), c1 = Load(sums + 80);
+            V a0 = V.Load(sums), a1 = V.Load(sums + V.Count), b0 = V.Load(sums + (2 * V.Count)), b1 = V.Load(sums + (3 * V.Count)), c0 = V.Load(sums + (4 * V.Count)), c1 = V.Load(sums + (5 * V.Count));
             for (int i = 0; i < width * Chunk; i += Chunk)
             {
-                Vector512<float> d0 = Load(slopes + Chunk + i), d1 = Load(slopes + Chunk + i + 16);
-                a0 = MultiplyAdd(d0, Load(x + i), a0);
-                a1 = MultiplyAdd(d1, Load(x + i + 16), a1);
-                b0 = MultiplyAdd(d0, Load(x + i + 32), b0);
-                b1 = MultiplyAdd(d1, Load(x + i + 48), b1);
-                c0 = MultiplyAdd(d0, Load(x + i + 64), c0);
-                c1 = MultiplyAdd(d1, Load(x + i + 80), c1);
+                V d0 = V.Load(slopes + Chunk + i), d1 = V.Load(slopes + Chunk + i + V.Count);
+                a0 = V.MultiplyAdd(d0, V.Load(x + i), a0);
+                a1 = V.MultiplyAdd(d1, V.Load(x + i + V.Count), a1);
+                b0 = V.MultiplyAdd(d0, V.Load(x + i + (2 * V.Count)), b0);
+                b1 = V.MultiplyAdd(d1, V.Load(x + i + (3 * V.Count)), b1);
+                c0 = V.MultiplyAdd(d0, V.Load(x + i + (4 * V.Count)), c0);
+                c1 = V.MultiplyAdd(d1, V.Load(x + i + (5 * V.Count)), c1);
             }
-            Store(a0, sums);
-            Store(a1, sums + 16);
-            Store(b0, sums + 32);
-            Store(b1, sums + 48);
-            Store(c0, sums + 64);
-            Store(c1, sums + 80);
+            V.Store(a0, sums);
+            V.Store(a1, sums + V.Count);
+            V.Store(b0, sums + (2 * V.Count));
+            V.Store(b1, sums + (3 * V.Count));
+            V.Store(c0, sums + (4 * V.Count));
+            V.Store(c1, sums + (5 * V.Count));
         }
     }
 
-    /// <summary>The weights of 32 channels as rows of one tap each, in the order of <see cref="LoadPair"/>; reversed, as the gradient needs them.</summary>
+    /// <summary>The weights of a chunk of channels as rows of one tap each, in the order of <see cref="IFloats{V}.LoadPair"/>; reversed, as the gradient needs them.</summary>
     private static void Prepare<T>(float* weight, int first, bool reversed, float* table)
         where T : unmanaged
     {
         for (int i = 0; i < Chunk; i++)
         {
             for (int tap = 0; tap < Taps; tap++)
-                table[(tap * Chunk) + PairPlace<T>(i)] = weight[((first + i) * Taps) + (reversed ? Taps - 1 - tap : tap)];
+                table[(tap * Chunk) + PairPlace<V, T>(i)] = weight[((first + i) * Taps) + (reversed ? Taps - 1 - tap : tap)];
         }
     }
 
@@ -585,20 +593,20 @@ internal static unsafe class DepthwiseTraining
         for (int i = 0; i < Chunk; i++)
         {
             for (int tap = 0; tap < Taps; tap++)
-                gradient[((first + i) * Taps) + tap] += sums[(tap * Chunk) + PairPlace<T>(i)];
+                gradient[((first + i) * Taps) + tap] += sums[(tap * Chunk) + PairPlace<V, T>(i)];
         }
     }
 
-    private static void Order<T>(float* from, float* to)
+    private static void Order<T>(float* from, int count, float* to)
         where T : unmanaged
     {
-        for (int i = 0; i < Chunk; i++)
-            to[PairPlace<T>(i)] = from[i];
+        for (int i = 0; i < count; i++)
+            to[PairPlace<V, T>(i)] = from[i];
     }
 
     private static void Zero(float* values, int count) => new Span<float>(values, count).Clear();
 
-    /// <summary>Three rows of 32 channels, each between two pixels of zeros; a row's number may be -1.</summary>
+    /// <summary>Three rows of a chunk of channels, each between two pixels of zeros; a row's number may be -1.</summary>
     private readonly struct Ring(float* start, int width)
     {
         public float* this[int row] => start + ((row + 3) % 3 * (width + 2) * Chunk);

@@ -1,13 +1,13 @@
-using System.Runtime.Intrinsics;
 using static BbmrCluster.Networks.Kernels.VectorMath;
 
 namespace BbmrCluster.Networks.Kernels;
 
 /// <summary>
-/// Residual sums and layer normalisation over rows of 64 channels, with gradients. <c>T</c> is float, or ushort for
-/// bfloat16; parameters, statistics and their gradients are float32, as is all arithmetic.
+/// Residual sums and layer normalisation over rows of 64 channels, with gradients. <c>T</c> is float or <see cref="BFloat16"/>; parameters, statistics and their gradients are float32, as is all arithmetic.
 /// </summary>
-internal static unsafe class NormTraining
+/// <typeparam name="V">The vectors.</typeparam>
+internal static unsafe class NormTraining<V>
+    where V : unmanaged, IFloats<V>
 {
     /// <summary>Channels of a row.</summary>
     public const int Channels = 64;
@@ -26,37 +26,42 @@ internal static unsafe class NormTraining
     public static void Forward<T>(T* x, T* branch, float* bias, float* gain, float* offset, float epsilon, long rows, T* sum, T* normalised, float* statistics)
         where T : unmanaged
     {
-        float* ordered = stackalloc float[3 * Channels];
+        float* ordered = stackalloc float[3 * Channels], gains = ordered + Channels, offsets = gains + Channels, pixel = stackalloc float[Channels];
         Order<T>(bias, ordered);
-        Order<T>(gain, ordered + Channels);
-        Order<T>(offset, ordered + (2 * Channels));
-        Vector512<float> b0 = Load(ordered), b1 = Load(ordered + 16), b2 = Load(ordered + 32), b3 = Load(ordered + 48);
-        Vector512<float> g0 = Load(ordered + 64), g1 = Load(ordered + 80), g2 = Load(ordered + 96), g3 = Load(ordered + 112);
-        Vector512<float> o0 = Load(ordered + 128), o1 = Load(ordered + 144), o2 = Load(ordered + 160), o3 = Load(ordered + 176);
+        Order<T>(gain, gains);
+        Order<T>(offset, offsets);
+        int n = V.Count;
         for (long row = 0; row < rows; row++, x += Channels, branch += Channels, sum += Channels)
         {
-            (Vector512<float> a0, Vector512<float> a1) = LoadPair(x);
-            (Vector512<float> a2, Vector512<float> a3) = LoadPair(x + 32);
-            (Vector512<float> c0, Vector512<float> c1) = LoadPair(branch);
-            (Vector512<float> c2, Vector512<float> c3) = LoadPair(branch + 32);
-            StorePair(a0 + c0 + b0, a1 + c1 + b1, sum);
-            StorePair(a2 + c2 + b2, a3 + c3 + b3, sum + 32);
+            V level = default, squares = default;
+            for (int c = 0; c < Channels; c += 2 * n)
+            {
+                (V a0, V a1) = V.LoadPair(x + c);
+                (V b0, V b1) = V.LoadPair(branch + c);
+                V.StorePair(a0 + b0 + V.Load(ordered + c), a1 + b1 + V.Load(ordered + c + n), sum + c);
+                // The sum as it is stored: the backward pass sees no other.
+                (a0, a1) = V.LoadPair(sum + c);
+                V.Store(a0, pixel + c);
+                V.Store(a1, pixel + c + n);
+                level += a0 + a1;
+            }
             if (gain == null)
                 continue;
-            // The sum as it is stored: the backward pass sees no other.
-            (a0, a1) = LoadPair(sum);
-            (a2, a3) = LoadPair(sum + 32);
-            float mean = Sum(a0 + a1 + (a2 + a3)) / Channels;
-            Vector512<float> centre = Vector512.Create(mean);
-            a0 -= centre;
-            a1 -= centre;
-            a2 -= centre;
-            a3 -= centre;
-            float variance = Sum(MultiplyAdd(a0, a0, a1 * a1) + MultiplyAdd(a2, a2, a3 * a3)) / Channels;
-            float reciprocal = 1 / MathF.Sqrt(variance + epsilon);
-            Vector512<float> factor = Vector512.Create(reciprocal);
-            StorePair(MultiplyAdd(a0 * factor, g0, o0), MultiplyAdd(a1 * factor, g1, o1), normalised);
-            StorePair(MultiplyAdd(a2 * factor, g2, o2), MultiplyAdd(a3 * factor, g3, o3), normalised + 32);
+            float mean = V.Sum(level) / Channels;
+            V centre = V.Create(mean);
+            for (int c = 0; c < Channels; c += n)
+            {
+                V a = V.Load(pixel + c) - centre;
+                V.Store(a, pixel + c);
+                squares = V.MultiplyAdd(a, a, squares);
+            }
+            float reciprocal = 1 / MathF.Sqrt((V.Sum(squares) / Channels) + epsilon);
+            V factor = V.Create(reciprocal);
+            for (int c = 0; c < Channels; c += 2 * n)
+            {
+                V.StorePair(V.MultiplyAdd(V.Load(pixel + c) * factor, V.Load(gains + c), V.Load(offsets + c)),
+                    V.MultiplyAdd(V.Load(pixel + c + n) * factor, V.Load(gains + c + n), V.Load(offsets + c + n)), normalised + c);
+            }
             normalised += Channels;
             *statistics++ = mean;
             *statistics++ = reciprocal;
@@ -75,71 +80,64 @@ internal static unsafe class NormTraining
     public static void Backward<T>(T* sum, float* statistics, float* gain, T* normalised, long rows, T* gradient, float* gainGradient, float* offsetGradient)
         where T : unmanaged
     {
-        float* ordered = stackalloc float[2 * Channels];
-        Order<T>(gain, ordered);
-        Vector512<float> g0 = Load(ordered), g1 = Load(ordered + 16), g2 = Load(ordered + 32), g3 = Load(ordered + 48);
-        Vector512<float> s0 = default, s1 = default, s2 = default, s3 = default, t0 = default, t1 = default, t2 = default, t3 = default;
+        float* gains = stackalloc float[Channels], sums = stackalloc float[2 * Channels], offsets = sums + Channels;
+        float* pixel = stackalloc float[2 * Channels], slopes = pixel + Channels;
+        Order<T>(gain, gains);
+        new Span<float>(sums, 2 * Channels).Clear();
+        int n = V.Count;
         for (long row = 0; row < rows; row++, sum += Channels, normalised += Channels, gradient += Channels, statistics += 2)
         {
-            Vector512<float> mean = Vector512.Create(statistics[0]), factor = Vector512.Create(statistics[1]);
-            (Vector512<float> a0, Vector512<float> a1) = LoadPair(sum);
-            (Vector512<float> a2, Vector512<float> a3) = LoadPair(sum + 32);
-            a0 = (a0 - mean) * factor;
-            a1 = (a1 - mean) * factor;
-            a2 = (a2 - mean) * factor;
-            a3 = (a3 - mean) * factor;
-            (Vector512<float> d0, Vector512<float> d1) = LoadPair(normalised);
-            (Vector512<float> d2, Vector512<float> d3) = LoadPair(normalised + 32);
-            t0 += d0;
-            t1 += d1;
-            t2 += d2;
-            t3 += d3;
-            s0 = MultiplyAdd(a0, d0, s0);
-            s1 = MultiplyAdd(a1, d1, s1);
-            s2 = MultiplyAdd(a2, d2, s2);
-            s3 = MultiplyAdd(a3, d3, s3);
-            d0 *= g0;
-            d1 *= g1;
-            d2 *= g2;
-            d3 *= g3;
-            Vector512<float> level = Vector512.Create(-Sum(d0 + d1 + (d2 + d3)) / Channels);
-            Vector512<float> slope = Vector512.Create(-Sum(MultiplyAdd(a0, d0, a1 * d1) + MultiplyAdd(a2, d2, a3 * d3)) / Channels);
-            (Vector512<float> r0, Vector512<float> r1) = LoadPair(gradient);
-            (Vector512<float> r2, Vector512<float> r3) = LoadPair(gradient + 32);
-            StorePair(MultiplyAdd(MultiplyAdd(a0, slope, d0 + level), factor, r0), MultiplyAdd(MultiplyAdd(a1, slope, d1 + level), factor, r1), gradient);
-            StorePair(MultiplyAdd(MultiplyAdd(a2, slope, d2 + level), factor, r2), MultiplyAdd(MultiplyAdd(a3, slope, d3 + level), factor, r3), gradient + 32);
+            V mean = V.Create(statistics[0]), factor = V.Create(statistics[1]), level = default, slope = default;
+            for (int c = 0; c < Channels; c += 2 * n)
+            {
+                (V a0, V a1) = V.LoadPair(sum + c);
+                (V d0, V d1) = V.LoadPair(normalised + c);
+                a0 = (a0 - mean) * factor;
+                a1 = (a1 - mean) * factor;
+                V.Store(a0, pixel + c);
+                V.Store(a1, pixel + c + n);
+                V.Store(V.Load(offsets + c) + d0, offsets + c);
+                V.Store(V.Load(offsets + c + n) + d1, offsets + c + n);
+                V.Store(V.MultiplyAdd(a0, d0, V.Load(sums + c)), sums + c);
+                V.Store(V.MultiplyAdd(a1, d1, V.Load(sums + c + n)), sums + c + n);
+                d0 *= V.Load(gains + c);
+                d1 *= V.Load(gains + c + n);
+                V.Store(d0, slopes + c);
+                V.Store(d1, slopes + c + n);
+                level += d0 + d1;
+                slope = V.MultiplyAdd(a0, d0, V.MultiplyAdd(a1, d1, slope));
+            }
+            level = V.Create(-V.Sum(level) / Channels);
+            slope = V.Create(-V.Sum(slope) / Channels);
+            for (int c = 0; c < Channels; c += 2 * n)
+            {
+                (V r0, V r1) = V.LoadPair(gradient + c);
+                V.StorePair(V.MultiplyAdd(V.MultiplyAdd(V.Load(pixel + c), slope, V.Load(slopes + c) + level), factor, r0),
+                    V.MultiplyAdd(V.MultiplyAdd(V.Load(pixel + c + n), slope, V.Load(slopes + c + n) + level), factor, r1), gradient + c);
+            }
         }
-        Store(s0, ordered);
-        Store(s1, ordered + 16);
-        Store(s2, ordered + 32);
-        Store(s3, ordered + 48);
-        Store(t0, ordered + 64);
-        Store(t1, ordered + 80);
-        Store(t2, ordered + 96);
-        Store(t3, ordered + 112);
-        AddOrdered<T>(ordered, gainGradient);
-        AddOrdered<T>(ordered + Channels, offsetGradient);
+        AddOrdered<T>(sums, gainGradient);
+        AddOrdered<T>(offsets, offsetGradient);
     }
 
     /// <summary>Adds the column sums of (rows, 64): the gradient of a bias.</summary>
     public static void ColumnSums<T>(T* values, long rows, float* sums)
         where T : unmanaged
     {
-        Vector512<float> t0 = default, t1 = default, t2 = default, t3 = default;
-        for (long row = 0; row < rows; row++, values += Channels)
-        {
-            (Vector512<float> a0, Vector512<float> a1) = LoadPair(values);
-            (Vector512<float> a2, Vector512<float> a3) = LoadPair(values + 32);
-            t0 += a0;
-            t1 += a1;
-            t2 += a2;
-            t3 += a3;
-        }
         float* ordered = stackalloc float[Channels];
-        Store(t0, ordered);
-        Store(t1, ordered + 16);
-        Store(t2, ordered + 32);
-        Store(t3, ordered + 48);
+        int n = V.Count;
+        for (int c = 0; c < Channels; c += 2 * n)
+        {
+            V sum0 = default, sum1 = default;
+            for (long row = 0; row < rows; row++)
+            {
+                (V a0, V a1) = V.LoadPair(values + (row * Channels) + c);
+                sum0 += a0;
+                sum1 += a1;
+            }
+            V.Store(sum0, ordered + c);
+            V.Store(sum1, ordered + c + n);
+        }
         AddOrdered<T>(ordered, sums);
     }
 
@@ -152,12 +150,12 @@ internal static unsafe class NormTraining
     public static void AddThree<T>(T* a, T* b, T* c, long count, T* to)
         where T : unmanaged
     {
-        for (long i = 0; i < count; i += 32)
+        for (long i = 0; i < count; i += 2 * V.Count)
         {
-            (Vector512<float> a0, Vector512<float> a1) = LoadPair(a + i);
-            (Vector512<float> b0, Vector512<float> b1) = LoadPair(b + i);
-            (Vector512<float> c0, Vector512<float> c1) = LoadPair(c + i);
-            StorePair(a0 + b0 + c0, a1 + b1 + c1, to + i);
+            (V a0, V a1) = V.LoadPair(a + i);
+            (V b0, V b1) = V.LoadPair(b + i);
+            (V c0, V c1) = V.LoadPair(c + i);
+            V.StorePair(a0 + b0 + c0, a1 + b1 + c1, to + i);
         }
     }
 
@@ -168,8 +166,8 @@ internal static unsafe class NormTraining
     public static void AddTo<T>(T* values, long count, float* to)
         where T : unmanaged
     {
-        for (long i = 0; i < count; i += Lanes)
-            Store(Load(to + i) + Load(values + i), to + i);
+        for (long i = 0; i < count; i += V.Count)
+            V.Store(V.Load(to + i) + V.Load(values + i), to + i);
     }
 
     /// <summary>Converts float32 values.</summary>
@@ -179,21 +177,21 @@ internal static unsafe class NormTraining
     public static void Convert<T>(float* values, long count, T* to)
         where T : unmanaged
     {
-        for (long i = 0; i < count; i += Lanes)
-            Store(Load(values + i), to + i);
+        for (long i = 0; i < count; i += V.Count)
+            V.Store(V.Load(values + i), to + i);
     }
 
     private static void Order<T>(float* from, float* to)
         where T : unmanaged
     {
         for (int c = 0; c < Channels; c++)
-            to[(c & 32) + PairPlace<T>(c & 31)] = from == null ? 0 : from[c];
+            to[PairPlace<V, T>(c)] = from == null ? 0 : from[c];
     }
 
     private static void AddOrdered<T>(float* from, float* to)
         where T : unmanaged
     {
         for (int c = 0; c < Channels; c++)
-            to[c] += from[(c & 32) + PairPlace<T>(c & 31)];
+            to[c] += from[PairPlace<V, T>(c)];
     }
 }

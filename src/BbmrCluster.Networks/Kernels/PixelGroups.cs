@@ -24,6 +24,19 @@ internal static unsafe class PixelGroups
     /// <summary>Pixels of a group.</summary>
     public static int Size(PixelGroup kind, int height, int width) => height * width / Count(kind, height, width);
 
+    /// <summary>The pixels of all groups, one after the other.</summary>
+    public static int[] All(PixelGroup kind, int height, int width)
+    {
+        var pixels = new int[height * width];
+        int size = Size(kind, height, width);
+        fixed (int* first = pixels)
+        {
+            for (int group = 0; group < Count(kind, height, width); group++)
+                List(kind, height, width, group, first + (group * size));
+        }
+        return pixels;
+    }
+
     /// <summary>The pixels of a group, in the order of the tokens: row by row.</summary>
     /// <param name="kind">The grouping.</param>
     /// <param name="height">Rows.</param>

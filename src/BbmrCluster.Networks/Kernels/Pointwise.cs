@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using static TorchSharp.torch;
 
 namespace BbmrCluster.Networks.Kernels;
@@ -41,22 +40,20 @@ internal sealed unsafe class Pointwise : IDisposable
     /// <summary>to = from W + bias, or to += from W + bias, for the first rows of two buffers.</summary>
     public void Run(MapBuffer from, MapBuffer to, int rows, bool add = false)
     {
-        if (_bias is not null)
-        {
-            if (_float32 is null)
-                Begin<ushort>(to, rows, add);
-            else
-                Begin<float>(to, rows, add);
-            add = true;
-        }
         if (_float32 is null)
         {
-            to.Rows(rows).addmm_(from.Rows(rows), _bfloat16!, add ? 1 : 0, 1);
+            if (_bias is not null)
+                Begin((BFloat16*)to.Pointer, rows, to.Channels, add);
+            to.Rows(rows).addmm_(from.Rows(rows), _bfloat16!, add || _bias is not null ? 1 : 0, 1);
             return;
         }
-        if (!add)
-            NativeMemory.Clear(to.Pointer, (nuint)rows * (nuint)to.Channels * sizeof(float));
-        _float32.Accumulate((float*)from.Pointer, from.Channels, (float*)to.Pointer, to.Channels, rows);
+        float* result = (float*)to.Pointer, start = add ? result : _bias is null ? null : _bias.Pointer;
+        if (add && _bias is not null)
+            Begin(result, rows, to.Channels, add);
+        float* left = (float*)from.Pointer;
+        int startStride = add ? to.Channels : 0;
+        Shares.Run(rows, from.Channels + to.Channels, (first, count) => _float32.Run(
+            left + ((long)first * from.Channels), from.Channels, start is null ? null : start + ((long)first * startStride), startStride, result + ((long)first * to.Channels), to.Channels, count));
     }
 
     /// <inheritdoc/>
@@ -67,12 +64,12 @@ internal sealed unsafe class Pointwise : IDisposable
         _bias?.Dispose();
     }
 
-    private void Begin<T>(MapBuffer to, int rows, bool add)
+    private void Begin<T>(T* to, int rows, int channels, bool add)
         where T : unmanaged
     {
         if (add)
-            Elementwise.AddBias((T*)to.Pointer, _bias!.Pointer, (T*)to.Pointer, rows, to.Channels);
+            Elementwise.AddBias(to, _bias!.Pointer, to, rows, channels);
         else
-            Elementwise.Fill((T*)to.Pointer, _bias!.Pointer, rows, to.Channels);
+            Elementwise.Fill(to, _bias!.Pointer, rows, channels);
     }
 }

@@ -1,4 +1,3 @@
-using System.Runtime.Intrinsics;
 using static BbmrCluster.Networks.Kernels.VectorMath;
 
 namespace BbmrCluster.Networks.Kernels;
@@ -7,7 +6,9 @@ namespace BbmrCluster.Networks.Kernels;
 /// Softmax attention among the 64 pixels of a group, 4 heads of 16 channels, with its gradient. Logits are
 /// q k / 4 + bias of the head. The weights are computed again in the backward pass rather than kept.
 /// </summary>
-internal static unsafe class PositionAttentionTraining
+/// <typeparam name="V">The vectors.</typeparam>
+internal static unsafe class PositionAttentionTraining<V>
+    where V : unmanaged, IFloats<V>
 {
     private const int Heads = 4, Each = 16, Tokens = 64, Square = Tokens * Tokens, Thin = Tokens * Each;
 
@@ -39,10 +40,10 @@ internal static unsafe class PositionAttentionTraining
                     Gather(qkv + (at * 192) + (head * Each), pixels, 192, 0.25f, q);
                     Gather(qkv + (at * 192) + 64 + (head * Each), pixels, 192, 1, k);
                     Gather(qkv + (at * 192) + 128 + (head * Each), pixels, 192, 1, v);
-                    Turn(k, keys);
-                    Squares.WideProducts(q, keys, bias + (head * Square), weights);
+                    Transpose<V>(k, Tokens, Each, keys);
+                    Tiles.Multiply<V>(q, Each, 1, keys, Tokens, bias + (head * Square), Tokens, weights, Tokens, Tokens, Tokens, Each);
                     Softmax(weights);
-                    Squares.RowProducts(weights, Tokens, across: false, v, Tokens, Tokens, result);
+                    Tiles.Multiply<V>(weights, Tokens, 1, v, Each, null, 0, result, Each, Tokens, Each, Tokens);
                     Scatter(result, 1, output + (at * 64) + (head * Each), pixels, 64);
                 }
             }
@@ -79,17 +80,17 @@ internal static unsafe class PositionAttentionTraining
                     Gather(qkv + (at * 192) + 64 + (head * Each), pixels, 192, 1, k);
                     Gather(qkv + (at * 192) + 128 + (head * Each), pixels, 192, 1, v);
                     Gather(output + (at * 64) + (head * Each), pixels, 64, 1, o);
-                    Turn(k, keys);
-                    Turn(v, values);
-                    Squares.WideProducts(q, keys, bias + (head * Square), weights);
+                    Transpose<V>(k, Tokens, Each, keys);
+                    Transpose<V>(v, Tokens, Each, values);
+                    Tiles.Multiply<V>(q, Each, 1, keys, Tokens, bias + (head * Square), Tokens, weights, Tokens, Tokens, Tokens, Each);
                     Softmax(weights);
-                    Squares.RowProducts(weights, Tokens, across: true, o, Tokens, Tokens, result);
+                    Tiles.Multiply<V>(weights, 1, Tokens, o, Each, null, 0, result, Each, Tokens, Each, Tokens);
                     Scatter(result, 1, to + 128, pixels, 192);
-                    Squares.WideProducts(o, values, null, slopes);
+                    Tiles.Multiply<V>(o, Each, 1, values, Tokens, null, 0, slopes, Tokens, Tokens, Tokens, Each);
                     SoftmaxGradient(weights, slopes, biasGradient + (head * Square));
-                    Squares.RowProducts(slopes, Tokens, across: false, k, Tokens, Tokens, result);
+                    Tiles.Multiply<V>(slopes, Tokens, 1, k, Each, null, 0, result, Each, Tokens, Each, Tokens);
                     Scatter(result, 0.25f, to, pixels, 192);
-                    Squares.RowProducts(slopes, Tokens, across: true, q, Tokens, Tokens, result);
+                    Tiles.Multiply<V>(slopes, 1, Tokens, q, Each, null, 0, result, Each, Tokens, Each, Tokens);
                     Scatter(result, 1, to + 64, pixels, 192);
                 }
             }
@@ -99,50 +100,48 @@ internal static unsafe class PositionAttentionTraining
     private static void Gather<T>(T* from, int* pixels, int stride, float factor, float* to)
         where T : unmanaged
     {
-        Vector512<float> scale = Vector512.Create(factor);
+        V scale = V.Create(factor);
         for (int token = 0; token < Tokens; token++, to += Each)
-            Store(Load(from + ((long)pixels[token] * stride)) * scale, to);
+        {
+            for (int c = 0; c < Each; c += V.Count)
+                V.Store(V.Load(from + ((long)pixels[token] * stride) + c) * scale, to + c);
+        }
     }
 
     private static void Scatter<T>(float* from, float factor, T* to, int* pixels, int stride)
         where T : unmanaged
     {
-        Vector512<float> scale = Vector512.Create(factor);
+        V scale = V.Create(factor);
         for (int token = 0; token < Tokens; token++, from += Each)
-            Store(Load(from) * scale, to + ((long)pixels[token] * stride));
-    }
-
-    /// <summary>(64, 16) to (16, 64).</summary>
-    private static void Turn(float* from, float* to)
-    {
-        for (int token = 0; token < Tokens; token += Each)
-            Squares.Transpose(from + (token * Each), Each, to + token, Tokens);
+        {
+            for (int c = 0; c < Each; c += V.Count)
+                V.Store(V.Load(from + c) * scale, to + ((long)pixels[token] * stride) + c);
+        }
     }
 
     private static void Softmax(float* rows)
     {
+        float* lanes = stackalloc float[V.Count];
         for (int row = 0; row < Tokens; row++, rows += Tokens)
         {
-            Vector512<float> a = Load(rows), b = Load(rows + 16), c = Load(rows + 32), d = Load(rows + 48);
-            Vector512<float> peak = Vector512.Create(Max(Vector512.Max(Vector512.Max(a, b), Vector512.Max(c, d))));
-            a = Exp(a - peak);
-            b = Exp(b - peak);
-            c = Exp(c - peak);
-            d = Exp(d - peak);
-            Vector512<float> factor = Vector512.Create(1 / Sum(a + b + (c + d)));
-            Store(a * factor, rows);
-            Store(b * factor, rows + 16);
-            Store(c * factor, rows + 32);
-            Store(d * factor, rows + 48);
+            V peak = V.Load(rows), sum = default;
+            for (int i = V.Count; i < Tokens; i += V.Count)
+                peak = V.Max(peak, V.Load(rows + i));
+            V.Store(peak, lanes);
+            float highest = lanes[0];
+            for (int i = 1; i < V.Count; i++)
+                highest = MathF.Max(highest, lanes[i]);
+            peak = V.Create(highest);
+            for (int i = 0; i < Tokens; i += V.Count)
+            {
+                V weight = Exp(V.Load(rows + i) - peak);
+                V.Store(weight, rows + i);
+                sum += weight;
+            }
+            V factor = V.Create(1 / V.Sum(sum));
+            for (int i = 0; i < Tokens; i += V.Count)
+                V.Store(V.Load(rows + i) * factor, rows + i);
         }
-    }
-
-    private static float Max(Vector512<float> values)
-    {
-        Vector256<float> eight = Vector256.Max(values.GetLower(), values.GetUpper());
-        Vector128<float> four = Vector128.Max(eight.GetLower(), eight.GetUpper());
-        four = Vector128.Max(four, Vector128.Shuffle(four, Vector128.Create(2, 3, 0, 1)));
-        return MathF.Max(four[0], four[1]);
     }
 
     /// <summary>Turns gradients of the weights into gradients of the logits, and adds those to the bias's.</summary>
@@ -150,21 +149,16 @@ internal static unsafe class PositionAttentionTraining
     {
         for (int row = 0; row < Tokens; row++, weights += Tokens, slopes += Tokens, bias += Tokens)
         {
-            Vector512<float> a = Load(weights), b = Load(weights + 16), c = Load(weights + 32), d = Load(weights + 48);
-            Vector512<float> p = Load(slopes), q = Load(slopes + 16), r = Load(slopes + 32), s = Load(slopes + 48);
-            Vector512<float> mean = Vector512.Create(Sum(MultiplyAdd(a, p, b * q) + MultiplyAdd(c, r, d * s)));
-            p = a * (p - mean);
-            q = b * (q - mean);
-            r = c * (r - mean);
-            s = d * (s - mean);
-            Store(p, slopes);
-            Store(q, slopes + 16);
-            Store(r, slopes + 32);
-            Store(s, slopes + 48);
-            Store(Load(bias) + p, bias);
-            Store(Load(bias + 16) + q, bias + 16);
-            Store(Load(bias + 32) + r, bias + 32);
-            Store(Load(bias + 48) + s, bias + 48);
+            V sum = default;
+            for (int i = 0; i < Tokens; i += V.Count)
+                sum = V.MultiplyAdd(V.Load(weights + i), V.Load(slopes + i), sum);
+            V mean = V.Create(V.Sum(sum));
+            for (int i = 0; i < Tokens; i += V.Count)
+            {
+                V slope = V.Load(weights + i) * (V.Load(slopes + i) - mean);
+                V.Store(slope, slopes + i);
+                V.Store(V.Load(bias + i) + slope, bias + i);
+            }
         }
     }
 }

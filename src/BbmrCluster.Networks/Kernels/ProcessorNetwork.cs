@@ -50,7 +50,7 @@ internal abstract unsafe class ProcessorNetwork : IDisposable
             mean[c] = Shape.Mean?[c] ?? 0;
         InParts(x, (first, images, h, w, features) =>
         {
-            _tail.Run(features, Shape.Channels, images, h, w, (image, y, values) =>
+            _tail.Run(features, Shape.Channels, images, h, w, (_, image, y, values) =>
             {
                 for (int i = 0; i < scale && (y * scale) + i < height; i++)
                 {
@@ -131,7 +131,7 @@ internal abstract unsafe class ProcessorNetwork : IDisposable
     }
 
     /// <summary>Values that loops read as they are.</summary>
-    private protected NativeFloats Floats(string name) => Own(new NativeFloats(Values(name)));
+    private protected NativeFloats Native(string name) => Own(new NativeFloats(Values(name)));
 
     /// <summary>A 3x3 convolution in float32.</summary>
     private protected Convolution3 Convolution(string name)
@@ -164,6 +164,9 @@ internal abstract unsafe class ProcessorNetwork : IDisposable
         _owned.Add(owned);
         return owned;
     }
+
+    /// <summary>The pixels of all groups of a map, group by group.</summary>
+    private protected int[] Groups(PixelGroup kind, int height, int width) => Grouping(height, width, (int)kind, () => PixelGroups.All(kind, height, width));
 
     /// <summary>Pixels group by group, made once for each size of map.</summary>
     private protected int[] Grouping(int height, int width, int kind, Func<int[]> make)

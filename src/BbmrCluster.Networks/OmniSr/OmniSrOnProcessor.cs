@@ -41,7 +41,7 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
         if (Body == ScalarType.Float32)
             Extract<float>(x, images, height, width, features);
         else
-            Extract<ushort>(x, images, height, width, features);
+            Extract<BFloat16>(x, images, height, width, features);
     }
 
     private void Extract<T>(float* x, int images, int height, int width, float* features)
@@ -52,7 +52,7 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
             buffer.Reserve(rows);
         float* first = (float*)_first.Pointer;
         T* outer = (T*)_outer.Pointer;
-        _input.Run(x, 3, images, height, width, (image, y, values) =>
+        _input.Run(x, 3, images, height, width, (_, image, y, values) =>
         {
             long at = ((image * (long)height) + y) * line;
             Elementwise.Convert(values, first + at, line);
@@ -60,51 +60,12 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
         });
         foreach (Osag osag in _osags)
             osag.Run<T>(images, height, width);
-        _output.Run(_outer, images, height, width, (image, y, values) =>
+        _output.Run(_outer, images, height, width, (_, image, y, values) =>
         {
             long at = ((image * (long)height) + y) * line;
             Elementwise.Add(values, first + at, features + at, line);
         });
     }
-
-    /// <summary>The pixels of each 8 x 8 window.</summary>
-    private int[] Windows(int height, int width) => Grouping(height, width, 0, () =>
-    {
-        var pixels = new List<int>(height * width);
-        for (int group = 0; group < height * width / 64; group++)
-        {
-            int top = group / (width / Window) * Window, left = group % (width / Window) * Window;
-            for (int token = 0; token < 64; token++)
-                pixels.Add(((top + (token / Window)) * width) + left + (token % Window));
-        }
-        return [.. pixels];
-    });
-
-    /// <summary>64 pixels each that lie a window count apart, strided over the map.</summary>
-    private int[] Grid(int height, int width) => Grouping(height, width, 1, () =>
-    {
-        int rows = height / Window, columns = width / Window;
-        var pixels = new List<int>(height * width);
-        for (int group = 0; group < rows * columns; group++)
-        {
-            for (int token = 0; token < 64; token++)
-                pixels.Add(((((token / Window) * rows) + (group / columns)) * width) + ((token % Window) * columns) + (group % columns));
-        }
-        return [.. pixels];
-    });
-
-    /// <summary>64 groups of all pixels with the same place in their window.</summary>
-    private int[] Places(int height, int width) => Grouping(height, width, 2, () =>
-    {
-        int rows = height / Window, columns = width / Window;
-        var pixels = new List<int>(height * width);
-        for (int place = 0; place < 64; place++)
-        {
-            for (int i = 0; i < rows * columns; i++)
-                pixels.Add((((i / columns * Window) + (place / Window)) * width) + (i % columns * Window) + (place % Window));
-        }
-        return [.. pixels];
-    });
 
     /// <summary>Weights of one group of blocks; runs in place on the network's outer map.</summary>
     private sealed class Osag
@@ -123,9 +84,9 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
             _net = net;
             string block = name + "residual_layer.0.layer.", local = block + "0.fn.";
             (_localIn, _localOut, _last) = (net.Product(local + "0"), net.Product(local + "5"), net.Product(name + "residual_layer.1"));
-            (_localInBias, _localOutBias, _lastBias) = (net.Floats(local + "0.bias"), net.Floats(local + "5.bias"), net.Floats(name + "residual_layer.1.bias"));
+            (_localInBias, _localOutBias, _lastBias) = (net.Native(local + "0.bias"), net.Native(local + "5.bias"), net.Native(name + "residual_layer.1.bias"));
             _local = net.Depthwise(local + "2", bias: true);
-            (_squeeze, _excite) = (net.Floats(local + "4.gate.1.weight"), net.Floats(local + "4.gate.3.weight"));
+            (_squeeze, _excite) = (net.Native(local + "4.gate.1.weight"), net.Native(local + "4.gate.3.weight"));
             (_window, _grid) = (new Attention(net, block + "2."), new Attention(net, block + "8."));
             (_windowChannels, _gridChannels) = (new Mixer(net, block + "5."), new Mixer(net, block + "11."));
             _feedForward = [.. new[] { 4, 6, 10, 12 }.Select(i => new FeedForward(net, $"{block}{i}."))];
@@ -137,13 +98,13 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
         {
             int pixels = height * width, rows = images * pixels;
             Local<T>(images, height, width);
-            _window.Run<T>(_net.Windows(height, width), images, pixels);
+            _window.Run<T>(_net.Groups(PixelGroup.Window, height, width), images, pixels);
             _feedForward[0].Run<T>(images, height, width);
-            _windowChannels.Run<T>(_net.Windows(height, width), 64, images, height, width);
+            _windowChannels.Run<T>(_net.Groups(PixelGroup.Window, height, width), 64, images, height, width);
             _feedForward[1].Run<T>(images, height, width);
-            _grid.Run<T>(_net.Grid(height, width), images, pixels);
+            _grid.Run<T>(_net.Groups(PixelGroup.Grid, height, width), images, pixels);
             _feedForward[2].Run<T>(images, height, width);
-            _gridChannels.Run<T>(_net.Places(height, width), pixels / 64, images, height, width);
+            _gridChannels.Run<T>(_net.Groups(PixelGroup.Phase, height, width), pixels / 64, images, height, width);
             _feedForward[3].Run<T>(images, height, width);
             _last.Run(_net._inner, _net._outer, rows, add: true);
             _spatial.Run<T>(images, height, width);
@@ -316,7 +277,7 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
         {
             _net = net;
             _reduce = net.Product(name + "conv1");
-            (_reduceBias, _strideBias, _directBias, _expandBias) = (net.Floats(name + "conv1.bias"), net.Floats(name + "conv2.bias"), net.Floats(name + "conv_f.bias"), net.Floats(name + "conv4.bias"));
+            (_reduceBias, _strideBias, _directBias, _expandBias) = (net.Native(name + "conv1.bias"), net.Native(name + "conv2.bias"), net.Native(name + "conv_f.bias"), net.Native(name + "conv4.bias"));
             _pooled = net.Convolution(name + "conv3");
             ReadOnlySpan<float> stride = net.Values(name + "conv2.weight");
             _stride = new FloatProduct[3];
@@ -383,7 +344,7 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
                     max.Store(pool + (((y * poolWidth) + x) * Hidden));
                 }
             }
-            _pooled.Run(pool, Hidden, 1, poolHeight, poolWidth, (_, y, values) =>
+            _pooled.Run(pool, Hidden, 1, poolHeight, poolWidth, (_, _, y, values) =>
                 System.Buffer.MemoryCopy(values, coarse + (y * poolWidth * Hidden), poolWidth * Hidden * sizeof(float), poolWidth * Hidden * sizeof(float)));
         }
 
@@ -404,13 +365,11 @@ internal sealed unsafe class OmniSrOnProcessor : ProcessorNetwork
                     (int left, int right, float along) = Place(column, width, poolWidth);
                     Vector512<float> value = (Vector512.Load(blended + (left * Hidden)) * (1 - along)) + (Vector512.Load(blended + (right * Hidden)) * along);
                     (value + bias).Store(line + (column * Hidden));
-                    System.Buffer.MemoryCopy(_expandBias.Pointer, gate + (column * Channels), Channels * sizeof(float), Channels * sizeof(float));
                 }
                 _direct.Accumulate(wide + (y * width * Hidden), Hidden, line, Hidden, width);
-                _expand.Accumulate(line, Hidden, gate, Channels, width);
+                _expand.Run(line, Hidden, _expandBias.Pointer, 0, gate, Channels, width);
                 T* row = x + ((long)y * width * Channels);
-                for (int i = 0; i < width * Channels; i += 16)
-                    VectorMath.Store(VectorMath.Load(row + i) * VectorMath.Sigmoid(Vector512.Load(gate + i)), row + i);
+                Elementwise.ScaleBySigmoid(row, gate, width * Channels);
             }
 
             static (int First, int Second, float Share) Place(int at, int length, int from)

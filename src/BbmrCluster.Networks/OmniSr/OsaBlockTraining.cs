@@ -21,7 +21,13 @@ internal abstract class OsaBlockTraining : IDisposable
     /// <param name="name">Prefix of the block's group, "residual_layer.0." for the first.</param>
     /// <param name="body">Float32 or BFloat16.</param>
     public static OsaBlockTraining Create(ParameterSet parameters, string name, ScalarType body) =>
-        body == ScalarType.Float32 ? new OsaBlockTraining<float>(parameters, name) : new OsaBlockTraining<ushort>(parameters, name);
+        (Floats.Wide, body == ScalarType.Float32) switch
+        {
+            (true, true) => new OsaBlockTraining<Floats16, float>(parameters, name),
+            (true, false) => new OsaBlockTraining<Floats16, BFloat16>(parameters, name),
+            (false, true) => new OsaBlockTraining<Floats8, float>(parameters, name),
+            _ => new OsaBlockTraining<Floats8, BFloat16>(parameters, name),
+        };
 
     /// <summary>The block's output plus its input.</summary>
     /// <param name="x">(B, H, W, 64) of the body's type, contiguous; H and W multiples of 8.</param>
@@ -69,8 +75,10 @@ internal abstract class OsaBlockTraining : IDisposable
 }
 
 /// <summary><see cref="OsaBlockTraining"/> with maps of one type.</summary>
-/// <typeparam name="T">float, or ushort for bfloat16.</typeparam>
-internal sealed unsafe class OsaBlockTraining<T> : OsaBlockTraining
+/// <typeparam name="V">The vectors.</typeparam>
+/// <typeparam name="T">float or <see cref="BFloat16"/>.</typeparam>
+internal sealed unsafe class OsaBlockTraining<V, T> : OsaBlockTraining
+    where V : unmanaged, IFloats<V>
     where T : unmanaged
 {
     private const int Channels = 64, Heads = 4, Tokens = 64, Squeezed = 16;
@@ -166,7 +174,7 @@ internal sealed unsafe class OsaBlockTraining<T> : OsaBlockTraining
     private void Refresh()
     {
         foreach ((string name, Matrix matrix) in _matrices)
-            NormTraining.Convert(P(name), matrix.Tensor.numel(), matrix.Data);
+            NormTraining<V>.Convert(P(name), matrix.Tensor.numel(), matrix.Data);
         for (int i = 0; i < 2; i++)
         {
             float* table = P($"{_block}{(i == 0 ? 2 : 8)}.fn.rel_pos_bias.weight");
@@ -197,7 +205,7 @@ internal sealed unsafe class OsaBlockTraining<T> : OsaBlockTraining
         Product(to, gradient.Tensor, matrix.Tensor);
         Matrix sum = _weightGradients[matrix.Tensor.shape[0]];
         Product(sum, gradient.Turned, x.Tensor);
-        NormTraining.AddTo(sum.Data, sum.Tensor.numel(), G(weight));
+        NormTraining<V>.AddTo(sum.Data, sum.Tensor.numel(), G(weight));
     }
 
     /// <summary>A contiguous native matrix with its transposed view.</summary>
@@ -247,7 +255,7 @@ internal sealed unsafe class OsaBlockTraining<T> : OsaBlockTraining
             (Gradient, Narrow, Narrow2, Wide, Wide2, Middle) = (New(Channels), New(Channels), New(Channels), New(192), New(192), New(128));
 
             long statistics = 2 * Rows * Stages.Length, gates = 5L * batch * Channels;
-            long scratch = Math.Max(Math.Max(PositionAttentionTraining.Scratch, ChannelAttentionTraining.Scratch(Math.Max(Tokens, height * width / Tokens))), DepthwiseTraining.Scratch(width));
+            long scratch = Math.Max(Math.Max(PositionAttentionTraining<V>.Scratch, ChannelAttentionTraining<V>.Scratch(Math.Max(Tokens, height * width / Tokens))), DepthwiseTraining<V>.Scratch(width));
             using IDisposable noGradient = no_grad();
             _floats = zeros(statistics + gates + scratch).DetachFromDisposeScope();
             Statistics = NativeTensors.Data<float>(_floats);
@@ -331,7 +339,7 @@ internal sealed unsafe class OsaBlockTraining<T> : OsaBlockTraining
         }
     }
 
-    private sealed class BlockPass(OsaBlockTraining<T> block, Buffers b, Stack<Buffers> idle) : Pass
+    private sealed class BlockPass(OsaBlockTraining<V, T> block, Buffers b, Stack<Buffers> idle) : Pass
     {
         private readonly string _local = block._block + "0.fn.";
 
@@ -342,9 +350,9 @@ internal sealed unsafe class OsaBlockTraining<T> : OsaBlockTraining
             b.Input.Tensor.copy_(x.view(b.Rows, Channels));
 
             block.Multiply(b.Input, _local + "0.weight", b.Expanded);
-            DepthwiseTraining.LocalForward(b.Expanded.Data, block.P(_local + "0.bias"), block.P(_local + "2.weight"), block.P(_local + "2.bias"), b.Batch, b.Height, b.Width, b.Filtered.Data, b.Means, b.Scratch);
+            DepthwiseTraining<V>.LocalForward(b.Expanded.Data, block.P(_local + "0.bias"), block.P(_local + "2.weight"), block.P(_local + "2.bias"), b.Batch, b.Height, b.Width, b.Filtered.Data, b.Means, b.Scratch);
             GateForward();
-            DepthwiseTraining.ScaleForward(b.Filtered.Data, b.Factors, b.Batch, b.Height * b.Width, b.Scaled.Data);
+            DepthwiseTraining<V>.ScaleForward(b.Filtered.Data, b.Factors, b.Batch, b.Height * b.Width, b.Scaled.Data);
             block.Multiply(b.Scaled, _local + "5.weight", b.Narrow);
             Join(b.Input, block.P(_local + "5.bias"), 0);
 
@@ -356,7 +364,7 @@ internal sealed unsafe class OsaBlockTraining<T> : OsaBlockTraining
 
             block.Multiply(b.States[^1], block._name + "residual_layer.1.weight", b.Narrow);
             Tensor result = empty(x.shape, Type);
-            NormTraining.Forward(b.Input.Data, b.Narrow.Data, block.P(block._name + "residual_layer.1.bias"), null, null, 0, b.Rows, NativeTensors.Data<T>(result), null, null);
+            NormTraining<V>.Forward(b.Input.Data, b.Narrow.Data, block.P(block._name + "residual_layer.1.bias"), null, null, 0, b.Rows, NativeTensors.Data<T>(result), null, null);
             return result.MoveToOuterDisposeScope();
         }
 
@@ -366,22 +374,22 @@ internal sealed unsafe class OsaBlockTraining<T> : OsaBlockTraining
             gradient = gradient.contiguous();
             T* outer = NativeTensors.Data<T>(gradient);
             string last = block._name + "residual_layer.1.";
-            NormTraining.ColumnSums(outer, b.Rows, block.G(last + "bias"));
+            NormTraining<V>.ColumnSums(outer, b.Rows, block.G(last + "bias"));
             b.Narrow.Tensor.copy_(gradient.view(b.Rows, Channels));
             block.MultiplyBackward(b.States[^1], last + "weight", b.Narrow, b.Gradient);
 
             for (int i = Stages.Length - 1; i >= 0; i--)
                 StageBackward(i);
 
-            NormTraining.ColumnSums(b.Gradient.Data, b.Rows, block.G(_local + "5.bias"));
+            NormTraining<V>.ColumnSums(b.Gradient.Data, b.Rows, block.G(_local + "5.bias"));
             block.MultiplyBackward(b.Scaled, _local + "5.weight", b.Gradient, b.Narrow);
-            DepthwiseTraining.ScaleBackward(b.Filtered.Data, b.Narrow.Data, b.Batch, b.Height * b.Width, b.FactorGradient);
+            DepthwiseTraining<V>.ScaleBackward(b.Filtered.Data, b.Narrow.Data, b.Batch, b.Height * b.Width, b.FactorGradient);
             GateBackward();
-            DepthwiseTraining.LocalBackward(b.Expanded.Data, block.P(_local + "0.bias"), block.P(_local + "2.weight"), b.Filtered.Data, b.Narrow.Data, b.Factors, b.MeanGradient, b.Batch, b.Height, b.Width,
+            DepthwiseTraining<V>.LocalBackward(b.Expanded.Data, block.P(_local + "0.bias"), block.P(_local + "2.weight"), b.Filtered.Data, b.Narrow.Data, b.Factors, b.MeanGradient, b.Batch, b.Height, b.Width,
                 b.Narrow2.Data, block.G(_local + "0.bias"), block.G(_local + "2.weight"), block.G(_local + "2.bias"), b.Scratch);
             block.MultiplyBackward(b.Input, _local + "0.weight", b.Narrow2, b.Narrow);
             Tensor result = empty(gradient.shape, Type);
-            NormTraining.AddThree(outer, b.Gradient.Data, b.Narrow.Data, b.Rows * Channels, NativeTensors.Data<T>(result));
+            NormTraining<V>.AddThree(outer, b.Gradient.Data, b.Narrow.Data, b.Rows * Channels, NativeTensors.Data<T>(result));
             End();
             return result.MoveToOuterDisposeScope();
         }
@@ -398,11 +406,11 @@ internal sealed unsafe class OsaBlockTraining<T> : OsaBlockTraining
         {
             if (next == Stages.Length)
             {
-                NormTraining.Forward(x.Data, b.Narrow.Data, bias, null, null, 0, b.Rows, b.States[next].Data, null, null);
+                NormTraining<V>.Forward(x.Data, b.Narrow.Data, bias, null, null, 0, b.Rows, b.States[next].Data, null, null);
                 return;
             }
             string norm = $"{block._block}{Stages[next].Number}.norm.";
-            NormTraining.Forward(x.Data, b.Narrow.Data, bias, block.P(norm + "weight"), block.P(norm + "bias"), Epsilon(next), b.Rows, b.States[next].Data, b.Normalised[next].Data, b.Statistics + (2 * b.Rows * next));
+            NormTraining<V>.Forward(x.Data, b.Narrow.Data, bias, block.P(norm + "weight"), block.P(norm + "bias"), Epsilon(next), b.Rows, b.States[next].Data, b.Normalised[next].Data, b.Statistics + (2 * b.Rows * next));
         }
 
         private static float Epsilon(int stage) => Stages[stage].Kind is Kind.WindowAttention or Kind.GridAttention ? 1e-5f : 1e-6f;
@@ -417,14 +425,14 @@ internal sealed unsafe class OsaBlockTraining<T> : OsaBlockTraining
             switch (kind)
             {
                 case Kind.FeedForward:
-                    DepthwiseTraining.GateForward(b.First[i].Data, block.P(prefix + "dwconv.weight"), b.Batch, b.Height, b.Width, b.Second[i]!.Data, b.Last[i].Data, b.Scratch);
+                    DepthwiseTraining<V>.GateForward(b.First[i].Data, block.P(prefix + "dwconv.weight"), b.Batch, b.Height, b.Width, b.Second[i]!.Data, b.Last[i].Data, b.Scratch);
                     break;
                 case Kind.WindowAttention or Kind.GridAttention:
-                    PositionAttentionTraining.Forward(b.First[i].Data, block.Bias(kind), Group(kind), b.Batch, b.Height, b.Width, b.Last[i].Data, b.Scratch);
+                    PositionAttentionTraining<V>.Forward(b.First[i].Data, block.Bias(kind), Group(kind), b.Batch, b.Height, b.Width, b.Last[i].Data, b.Scratch);
                     break;
                 default:
-                    DepthwiseTraining.Forward(b.First[i].Data, block.P(prefix + "qkv_dwconv.weight"), b.Batch, b.Height, b.Width, 192, b.Second[i]!.Data, b.Scratch);
-                    ChannelAttentionTraining.Forward(b.Second[i]!.Data, block.P(prefix + "temperature"), Group(kind), b.Batch, b.Height, b.Width, b.Last[i].Data, b.Scratch);
+                    DepthwiseTraining<V>.Forward(b.First[i].Data, block.P(prefix + "qkv_dwconv.weight"), b.Batch, b.Height, b.Width, 192, b.Second[i]!.Data, b.Scratch);
+                    ChannelAttentionTraining<V>.Forward(b.Second[i]!.Data, block.P(prefix + "temperature"), Group(kind), b.Batch, b.Height, b.Width, b.Last[i].Data, b.Scratch);
                     break;
             }
             block.Multiply(b.Last[i], last, b.Narrow);
@@ -442,25 +450,25 @@ internal sealed unsafe class OsaBlockTraining<T> : OsaBlockTraining
             {
                 case Kind.FeedForward:
                     gradient = b.Middle;
-                    DepthwiseTraining.GateBackward(b.First[i].Data, block.P(prefix + "dwconv.weight"), b.Second[i]!.Data, b.Narrow.Data, b.Batch, b.Height, b.Width, gradient.Data, block.G(prefix + "dwconv.weight"), b.Scratch);
+                    DepthwiseTraining<V>.GateBackward(b.First[i].Data, block.P(prefix + "dwconv.weight"), b.Second[i]!.Data, b.Narrow.Data, b.Batch, b.Height, b.Width, gradient.Data, block.G(prefix + "dwconv.weight"), b.Scratch);
                     break;
                 case Kind.WindowAttention or Kind.GridAttention:
                     AttentionBackward(i, kind, prefix + "rel_pos_bias.weight");
                     break;
                 default:
-                    ChannelAttentionTraining.Backward(b.Second[i]!.Data, block.P(prefix + "temperature"), Group(kind), b.Batch, b.Height, b.Width, b.Narrow.Data, b.Wide2.Data, block.G(prefix + "temperature"), b.Scratch);
-                    DepthwiseTraining.Backward(b.First[i].Data, block.P(prefix + "qkv_dwconv.weight"), b.Wide2.Data, b.Batch, b.Height, b.Width, 192, gradient.Data, block.G(prefix + "qkv_dwconv.weight"), b.Scratch);
+                    ChannelAttentionTraining<V>.Backward(b.Second[i]!.Data, block.P(prefix + "temperature"), Group(kind), b.Batch, b.Height, b.Width, b.Narrow.Data, b.Wide2.Data, block.G(prefix + "temperature"), b.Scratch);
+                    DepthwiseTraining<V>.Backward(b.First[i].Data, block.P(prefix + "qkv_dwconv.weight"), b.Wide2.Data, b.Batch, b.Height, b.Width, 192, gradient.Data, block.G(prefix + "qkv_dwconv.weight"), b.Scratch);
                     break;
             }
             block.MultiplyBackward(b.Normalised[i], first, gradient, b.Narrow);
-            NormTraining.Backward(b.States[i].Data, b.Statistics + (2 * b.Rows * i), block.P(norm + "weight"), b.Narrow.Data, b.Rows, b.Gradient.Data, block.G(norm + "weight"), block.G(norm + "bias"));
+            NormTraining<V>.Backward(b.States[i].Data, b.Statistics + (2 * b.Rows * i), block.P(norm + "weight"), b.Narrow.Data, b.Rows, b.Gradient.Data, block.G(norm + "weight"), block.G(norm + "bias"));
         }
 
         private void AttentionBackward(int i, Kind kind, string table)
         {
             Array.Clear(block._biasGradient);
             fixed (float* slopes = block._biasGradient)
-                PositionAttentionTraining.Backward(b.First[i].Data, block.Bias(kind), Group(kind), b.Batch, b.Height, b.Width, b.Narrow.Data, b.Wide.Data, slopes, b.Scratch);
+                PositionAttentionTraining<V>.Backward(b.First[i].Data, block.Bias(kind), Group(kind), b.Batch, b.Height, b.Width, b.Narrow.Data, b.Wide.Data, slopes, b.Scratch);
             float* gradient = block.G(table);
             for (int head = 0; head < Heads; head++)
             {

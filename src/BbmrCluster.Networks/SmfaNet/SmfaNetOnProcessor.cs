@@ -1,5 +1,4 @@
 using System.Runtime.CompilerServices;
-using System.Runtime.Intrinsics;
 using BbmrCluster.Networks.Kernels;
 using BbmrCluster.Networks.Weights;
 using static BbmrCluster.Networks.Kernels.VectorMath;
@@ -37,13 +36,25 @@ internal sealed unsafe class SmfaNetOnProcessor : ProcessorNetwork
 
     private protected override void Extract(float* x, int images, int height, int width, float* features)
     {
-        if (Body == ScalarType.Float32)
-            Extract<float>(x, images, height, width, features);
-        else
-            Extract<ushort>(x, images, height, width, features);
+        switch (Floats.Wide, Body == ScalarType.Float32)
+        {
+            case (true, true):
+                Extract<Floats16, float>(x, images, height, width, features);
+                break;
+            case (true, false):
+                Extract<Floats16, BFloat16>(x, images, height, width, features);
+                break;
+            case (false, true):
+                Extract<Floats8, float>(x, images, height, width, features);
+                break;
+            default:
+                Extract<Floats8, BFloat16>(x, images, height, width, features);
+                break;
+        }
     }
 
-    private void Extract<T>(float* x, int images, int height, int width, float* features)
+    private void Extract<V, T>(float* x, int images, int height, int width, float* features)
+        where V : unmanaged, IFloats<V>
         where T : unmanaged
     {
         int rows = images * height * width, line = width * Channels;
@@ -53,51 +64,60 @@ internal sealed unsafe class SmfaNetOnProcessor : ProcessorNetwork
         foreach (MapBuffer buffer in (MapBuffer[])[_cells, _moved, _gate])
             buffer.Reserve(cells);
         float* first = (float*)_first.Pointer, stream = (float*)_stream.Pointer;
-        _head.Run(x, 3, images, height, width, (image, y, values) =>
+        _head.Run(x, 3, images, height, width, (_, image, y, values) =>
         {
             long at = ((image * (long)height) + y) * line;
             Elementwise.Convert(values, first + at, line);
             Elementwise.Convert(values, stream + at, line);
         });
-        Normalise(stream, (T*)_normalised.Pointer, rows);
+        Normalise<V, T>(stream, (T*)_normalised.Pointer, rows);
         foreach (Block block in _blocks)
-            block.Run<T>(images, height, width);
+            block.Run<V, T>(images, height, width);
         Elementwise.Add(stream, first, features, (long)rows * Channels);
     }
 
     /// <summary>Pixels divided by their L2 norm.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Normalise<T>(float* stream, T* to, int rows)
+    private static void Normalise<V, T>(float* stream, T* to, int rows)
+        where V : unmanaged, IFloats<V>
         where T : unmanaged
     {
         for (int row = 0; row < rows; row++, stream += Channels, to += Channels)
-            Divided(Vector512.Load(stream), Vector512.Load(stream + 16), Vector512.Load(stream + 32), to);
+        {
+            V squares = default;
+            for (int c = 0; c < Channels; c += V.Count)
+                squares = V.MultiplyAdd(V.Load(stream + c), V.Load(stream + c), squares);
+            Divided(stream, squares, to);
+        }
     }
 
     /// <summary>stream += branch + bias, and the pixels of the result divided by their L2 norm.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void AddAndNormalise<T>(float* stream, T* branch, float* bias, T* to, int rows)
+    private static void AddAndNormalise<V, T>(float* stream, T* branch, float* bias, T* to, int rows)
+        where V : unmanaged, IFloats<V>
         where T : unmanaged
     {
-        Vector512<float> b0 = Vector512.Load(bias), b1 = Vector512.Load(bias + 16), b2 = Vector512.Load(bias + 32);
         for (int row = 0; row < rows; row++, stream += Channels, branch += Channels, to += Channels)
         {
-            Vector512<float> x0 = Vector512.Load(stream) + Load(branch) + b0, x1 = Vector512.Load(stream + 16) + Load(branch + 16) + b1, x2 = Vector512.Load(stream + 32) + Load(branch + 32) + b2;
-            x0.Store(stream);
-            x1.Store(stream + 16);
-            x2.Store(stream + 32);
-            Divided(x0, x1, x2, to);
+            V squares = default;
+            for (int c = 0; c < Channels; c += V.Count)
+            {
+                V x = V.Load(stream + c) + V.Load(branch + c) + V.Load(bias + c);
+                V.Store(x, stream + c);
+                squares = V.MultiplyAdd(x, x, squares);
+            }
+            Divided(stream, squares, to);
         }
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void Divided<T>(Vector512<float> x0, Vector512<float> x1, Vector512<float> x2, T* to)
+    private static void Divided<V, T>(float* pixel, V squares, T* to)
+        where V : unmanaged, IFloats<V>
         where T : unmanaged
     {
-        Vector512<float> factor = Vector512.Create(1 / Math.Max(MathF.Sqrt(Sum(MultiplyAdd(x0, x0, MultiplyAdd(x1, x1, x2 * x2)))), 1e-12f));
-        Store(x0 * factor, to);
-        Store(x1 * factor, to + 16);
-        Store(x2 * factor, to + 32);
+        V factor = V.Create(1 / Math.Max(MathF.Sqrt(V.Sum(squares)), 1e-12f));
+        for (int c = 0; c < Channels; c += V.Count)
+            V.Store(V.Load(pixel + c) * factor, to + c);
     }
 
     /// <summary>A block; runs in place on the residual stream and leaves it normalised for the next.</summary>
@@ -115,9 +135,9 @@ internal sealed unsafe class SmfaNetOnProcessor : ProcessorNetwork
             string smfa = name + "smfa.", pcfn = name + "pcfn.";
             _split = net.Product(smfa + "linear_0", bias: true);
             _gate = net.Own(new Pointwise(net.Values(smfa + "linear_1.weight"), Channels, Channels, ScalarType.Float32));
-            (_alpha, _belt) = (net.Floats(smfa + "alpha"), net.Floats(smfa + "belt"));
+            (_alpha, _belt) = (net.Native(smfa + "alpha"), net.Native(smfa + "belt"));
             _spread = net.Depthwise(smfa + "dw_conv", bias: true);
-            _gateBias = net.Floats(smfa + "linear_1.bias");
+            _gateBias = net.Native(smfa + "linear_1.bias");
 
             // Outputs 2 c and 2 c + 1 read channel c: all even ones, then all odd ones, and the product behind follows.
             ReadOnlySpan<float> weight = net.Values(smfa + "lde.conv_0.0.weight"), bias = net.Values(smfa + "lde.conv_0.0.bias"), next = net.Values(smfa + "lde.conv_0.1.weight");
@@ -137,7 +157,7 @@ internal sealed unsafe class SmfaNetOnProcessor : ProcessorNetwork
             _even = net.Own(new Depthwise3(filters.AsSpan(0, Channels * 9), biases.AsSpan(0, Channels), Channels));
             _odd = net.Own(new Depthwise3(filters.AsSpan(Channels * 9), biases.AsSpan(Channels), Channels));
             _local = net.Own(new Pointwise(mixed, Wide, Channels * 2, net.Body));
-            _localBias = net.Floats(smfa + "lde.conv_0.1.bias");
+            _localBias = net.Native(smfa + "lde.conv_0.1.bias");
 
             // linear_2 (z g + conv_1 h + b) + c = linear_2 (z g) + (linear_2 conv_1) h + (linear_2 b + c).
             ReadOnlySpan<float> last = net.Values(smfa + "linear_2.weight"), before = net.Values(smfa + "lde.conv_1.weight"), beforeBias = net.Values(smfa + "lde.conv_1.bias"), lastBias = net.Values(smfa + "linear_2.bias");
@@ -162,11 +182,12 @@ internal sealed unsafe class SmfaNetOnProcessor : ProcessorNetwork
             _lastBias = net.Own(new NativeFloats(mergedBias));
 
             (_in, _out) = (net.Product(pcfn + "conv_0"), net.Product(pcfn + "conv_2"));
-            (_inBias, _outBias) = (net.Floats(pcfn + "conv_0.bias"), net.Floats(pcfn + "conv_2.bias"));
+            (_inBias, _outBias) = (net.Native(pcfn + "conv_0.bias"), net.Native(pcfn + "conv_2.bias"));
             _part = net.Convolution(pcfn + "conv_1");
         }
 
-        public void Run<T>(int images, int height, int width)
+        public void Run<V, T>(int images, int height, int width)
+            where V : unmanaged, IFloats<V>
             where T : unmanaged
         {
             int rows = images * height * width;
@@ -174,26 +195,27 @@ internal sealed unsafe class SmfaNetOnProcessor : ProcessorNetwork
             T* normalised = (T*)_net._normalised.Pointer, branch = (T*)_net._branch.Pointer, wide = (T*)_net._wide.Pointer, doubled = (T*)_net._doubled.Pointer, hidden = (T*)_net._hidden.Pointer;
 
             _split.Run(_net._normalised, _net._wide, rows);
-            Gate(wide + Channels, images, height, width);
-            Gated(wide + Channels, (float*)_net._gate.Pointer, (T*)_net._gated.Pointer, images, height, width);
+            Gate<V, T>(wide + Channels, images, height, width);
+            Gated<V, T>(wide + Channels, (float*)_net._gate.Pointer, (T*)_net._gated.Pointer, images, height, width);
             _even.Run(wide, Wide, doubled, Wide, images, height, width);
             _odd.Run(wide, Wide, doubled + Channels, Wide, images, height, width);
             _local.Run(_net._doubled, _net._hidden, rows);
             Elementwise.BiasGelu(hidden, _localBias.Pointer, rows, Wide);
             _fromGated.Run(_net._gated, _net._branch, rows);
             _fromLocal.Run(_net._hidden, _net._branch, rows, add: true);
-            AddAndNormalise(stream, branch, _lastBias.Pointer, normalised, rows);
+            AddAndNormalise<V, T>(stream, branch, _lastBias.Pointer, normalised, rows);
 
             _in.Run(_net._normalised, _net._hidden, rows);
             Elementwise.BiasGelu(hidden, _inBias.Pointer, rows, Wide);
             // The convolution has read a row, and the one below it, before the row is written.
-            _part.Run(hidden, Wide, images, height, width, (image, y, values) => Activated(values, hidden + (((image * (long)height) + y) * width * Wide), width));
+            _part.Run(hidden, Wide, images, height, width, (_, image, y, values) => Activated<V, T>(values, _part.Outputs, hidden + (((image * (long)height) + y) * width * Wide), width), inOrder: true);
             _out.Run(_net._hidden, _net._branch, rows);
-            AddAndNormalise(stream, branch, _outBias.Pointer, normalised, rows);
+            AddAndNormalise<V, T>(stream, branch, _outBias.Pointer, normalised, rows);
         }
 
         /// <summary>The gate at its coarse size: peaks of cells, mixed with their neighbours, plus the variance of the whole map.</summary>
-        private void Gate<T>(T* z, int images, int height, int width)
+        private void Gate<V, T>(T* z, int images, int height, int width)
+            where V : unmanaged, IFloats<V>
             where T : unmanaged
         {
             int down = height / SmfaNetShape.Cell, across = width / SmfaNetShape.Cell, cells = down * across;
@@ -204,63 +226,54 @@ internal sealed unsafe class SmfaNetOnProcessor : ProcessorNetwork
             for (int image = 0; image < images; image++)
             {
                 T* map = z + ((long)image * height * width * Wide);
-                Variance(map, height * width, variances + (image * Channels));
-                Peaks(map, height, width, down, across, peaks + (image * cells * Channels));
+                Variance<V, T>(map, height * width, variances + (image * Channels));
+                Peaks<V, T>(map, height, width, down, across, peaks + (image * cells * Channels));
             }
             _spread.Run(peaks, Channels, moved, Channels, images, down, across);
             for (int image = 0; image < images; image++)
-                Mixed(moved + (image * cells * Channels), variances + (image * Channels), cells);
+                Mixed<V>(moved + (image * cells * Channels), variances + (image * Channels), cells);
             _gate.Run(_net._moved, _net._gate, images * cells);
             Elementwise.BiasGelu(gate, _gateBias.Pointer, images * cells, Channels);
         }
 
         /// <summary>moved = moved alpha + variance belt.</summary>
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-        private void Mixed(float* moved, float* variance, int cells)
+        private void Mixed<V>(float* moved, float* variance, int cells)
+            where V : unmanaged, IFloats<V>
         {
-            for (int c = 0; c < Channels; c += Lanes)
+            for (int c = 0; c < Channels; c += V.Count)
             {
-                Vector512<float> alpha = Vector512.Load(_alpha.Pointer + c), added = Vector512.Load(_belt.Pointer + c) * Vector512.Load(variance + c);
+                V alpha = V.Load(_alpha.Pointer + c), added = V.Load(_belt.Pointer + c) * V.Load(variance + c);
                 for (int cell = 0; cell < cells; cell++)
-                    MultiplyAdd(Vector512.Load(moved + (cell * Channels) + c), alpha, added).Store(moved + (cell * Channels) + c);
+                    V.Store(V.MultiplyAdd(V.Load(moved + (cell * Channels) + c), alpha, added), moved + (cell * Channels) + c);
             }
         }
 
         /// <summary>Variance of each channel, in two passes as sums of squares of differences want it.</summary>
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-        private static void Variance<T>(T* z, int pixels, float* variance)
+        private static void Variance<V, T>(T* z, int pixels, float* variance)
+            where V : unmanaged, IFloats<V>
             where T : unmanaged
         {
-            Vector512<float> m0 = default, m1 = default, m2 = default;
-            for (int i = 0; i < pixels; i++)
+            for (int c = 0; c < Channels; c += V.Count)
             {
-                T* at = z + ((long)i * Wide);
-                m0 += Load(at);
-                m1 += Load(at + 16);
-                m2 += Load(at + 32);
+                V mean = default, squares = default;
+                for (int i = 0; i < pixels; i++)
+                    mean += V.Load(z + ((long)i * Wide) + c);
+                mean *= V.Create(1f / pixels);
+                for (int i = 0; i < pixels; i++)
+                {
+                    V difference = V.Load(z + ((long)i * Wide) + c) - mean;
+                    squares = V.MultiplyAdd(difference, difference, squares);
+                }
+                V.Store(squares * V.Create(1f / (pixels - 1)), variance + c);
             }
-            var share = Vector512.Create(1f / pixels);
-            m0 *= share;
-            m1 *= share;
-            m2 *= share;
-            Vector512<float> s0 = default, s1 = default, s2 = default;
-            for (int i = 0; i < pixels; i++)
-            {
-                T* at = z + ((long)i * Wide);
-                Vector512<float> d0 = Load(at) - m0, d1 = Load(at + 16) - m1, d2 = Load(at + 32) - m2;
-                s0 = MultiplyAdd(d0, d0, s0);
-                s1 = MultiplyAdd(d1, d1, s1);
-                s2 = MultiplyAdd(d2, d2, s2);
-            }
-            share = Vector512.Create(1f / (pixels - 1));
-            (s0 * share).Store(variance);
-            (s1 * share).Store(variance + 16);
-            (s2 * share).Store(variance + 32);
         }
 
         /// <summary>The peak of every cell; cells overlap where the sides are no multiples of theirs.</summary>
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-        private static void Peaks<T>(T* z, int height, int width, int down, int across, float* peaks)
+        private static void Peaks<V, T>(T* z, int height, int width, int down, int across, float* peaks)
+            where V : unmanaged, IFloats<V>
             where T : unmanaged
         {
             for (int cellY = 0; cellY < down; cellY++)
@@ -269,27 +282,25 @@ internal sealed unsafe class SmfaNetOnProcessor : ProcessorNetwork
                 for (int cellX = 0; cellX < across; cellX++, peaks += Channels)
                 {
                     int left = cellX * width / across, right = (((cellX + 1) * width) + across - 1) / across;
-                    Vector512<float> p0 = Vector512.Create(float.NegativeInfinity), p1 = p0, p2 = p0;
-                    for (int y = top; y < bottom; y++)
+                    for (int c = 0; c < Channels; c += V.Count)
                     {
-                        T* at = z + ((((long)y * width) + left) * Wide);
-                        for (int x = left; x < right; x++, at += Wide)
+                        V peak = V.Create(float.NegativeInfinity);
+                        for (int y = top; y < bottom; y++)
                         {
-                            p0 = Vector512.MaxNative(p0, Load(at));
-                            p1 = Vector512.MaxNative(p1, Load(at + 16));
-                            p2 = Vector512.MaxNative(p2, Load(at + 32));
+                            T* at = z + ((((long)y * width) + left) * Wide) + c;
+                            for (int x = left; x < right; x++, at += Wide)
+                                peak = V.Max(peak, V.Load(at));
                         }
+                        V.Store(peak, peaks + c);
                     }
-                    p0.Store(peaks);
-                    p1.Store(peaks + 16);
-                    p2.Store(peaks + 32);
                 }
             }
         }
 
         /// <summary>z times the gate of the cell of each pixel.</summary>
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-        private static void Gated<T>(T* z, float* gate, T* to, int images, int height, int width)
+        private static void Gated<V, T>(T* z, float* gate, T* to, int images, int height, int width)
+            where V : unmanaged, IFloats<V>
             where T : unmanaged
         {
             int down = height / SmfaNetShape.Cell, across = width / SmfaNetShape.Cell;
@@ -299,23 +310,27 @@ internal sealed unsafe class SmfaNetOnProcessor : ProcessorNetwork
                 for (int x = 0; x < width; x++, z += Wide, to += Channels)
                 {
                     float* cell = cells + (x * across / width * Channels);
-                    Store(Load(z) * Vector512.Load(cell), to);
-                    Store(Load(z + 16) * Vector512.Load(cell + 16), to + 16);
-                    Store(Load(z + 32) * Vector512.Load(cell + 32), to + 32);
+                    for (int c = 0; c < Channels; c += V.Count)
+                        V.Store(V.Load(z + c) * V.Load(cell + c), to + c);
                 }
             }
         }
 
         /// <summary>GELU of the convolved half of the features' number of channels, into the first channels of a row.</summary>
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-        private static void Activated<T>(float* values, T* to, int width)
+        private static void Activated<V, T>(float* values, int stride, T* to, int width)
+            where V : unmanaged, IFloats<V>
             where T : unmanaged
         {
-            const int padded = 32;
-            for (int x = 0; x < width; x++, values += padded, to += Wide)
+            for (int x = 0; x < width; x++, values += stride, to += Wide)
             {
-                Store(Gelu<T>(Vector512.Load(values)), to);
-                StoreLower(Gelu<T>(Vector512.Load(values + 16)), to + 16);
+                for (int c = 0; c < Channels / 2; c += V.Count)
+                {
+                    if (c + V.Count <= Channels / 2)
+                        V.Store(Gelu<V, T>(V.Load(values + c)), to + c);
+                    else
+                        V.StoreEight(Gelu<V, T>(V.Load(values + c)), to + c);
+                }
             }
         }
     }
