@@ -170,7 +170,7 @@ internal sealed class Engine : IEngine
         NetworkSet networks;
         if (settings.Context == BlockContext.Canvas)
         {
-            networks = Own(new NetworkSet(catalog, ModelNames.Network(settings.Network, settings.Downscaler), body, device));
+            networks = Own(new NetworkSet(catalog, ModelNames.Network(settings.Network, settings.Downscaler), body, device) { Extends = true });
             _canvas = new CanvasReconstructor(settings.Network, networks, _runner, device, LargestBatch, settings.Halo);
         }
         else if (joint is { Shape: JointSrShape shape })
@@ -197,7 +197,7 @@ internal sealed class Engine : IEngine
         }
         // A block's score is that of the network by itself: the joint part looks at neighbours that are not chosen yet.
         bool own = string.Equals(scoring, settings.Network, StringComparison.Ordinal);
-        NetworkSet single = own && joint is null ? networks : Own(new NetworkSet(catalog, ModelNames.Network(scoring, settings.Downscaler), body, device));
+        NetworkSet single = own && joint is null ? networks : Own(new NetworkSet(catalog, ModelNames.Network(scoring, settings.Downscaler), body, device) { Extends = settings.Context == BlockContext.Canvas });
         _scorer = new NetworkScorer(settings.Scorer, own ? _downscaler : DownscalerOf(scoring, single), single, _runner, device, LargestBatch, settings.Halo);
 
         IBlockDownscaler DownscalerOf(string network, NetworkSet set) => Own<IBlockDownscaler>(settings.Downscaler is "downnet"

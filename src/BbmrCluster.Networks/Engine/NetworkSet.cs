@@ -70,13 +70,16 @@ internal sealed class NetworkSet(Func<int, NetworkWeights> weights, ScalarType b
     /// <summary>The scale of the network behind a scale: above 8 that of 8, whose result is enlarged further by bicubic.</summary>
     public static int NetworkScale(int scale) => scale > 8 && scale % 8 == 0 ? 8 : scale;
 
+    /// <summary>Whether scales above 8 go by the network of 8, as with a canvas.</summary>
+    public bool Extends { get; init; }
+
     /// <summary>The value of black behind a scale.</summary>
-    public float BlackAt(int scale) => ShapeAt(NetworkScale(scale)).Black;
+    public float BlackAt(int scale) => ShapeAt(OwnScale(scale)).Black;
 
     /// <summary>LR maps to HR values of the network's range.</summary>
     public float[] Enlarge(int worker, MapBatch lr, int scale, Device device, BatchRunner runner, string purpose)
     {
-        int own = NetworkScale(scale), rest = scale / own;
+        int own = OwnScale(scale), rest = scale / own;
         float[] values = NetworkCall.Run(lr, device, BlackAt(scale), runner, purpose, scale, body, (map, float32) => At(own, worker, float32).Forward(map));
         if (rest == 1)
             return values;
@@ -101,6 +104,8 @@ internal sealed class NetworkSet(Func<int, NetworkWeights> weights, ScalarType b
         foreach (ParameterSet parameters in _parameters.Values)
             parameters.Dispose();
     }
+
+    private int OwnScale(int scale) => Extends ? NetworkScale(scale) : scale;
 
     private NetworkWeights Weights(int scale) => _weights.GetOrAdd(scale, weights);
 }
