@@ -9,7 +9,7 @@ public sealed class UndisturbedRun : IDisposable
 {
     public const int Columns = 2, Strips = 33;
 
-    public static readonly string[] Arguments = ["rescale", "photo.png", "-o", "out", "--scorer", "bicubic", "--precision", "float32", "--json"];
+    public static readonly string[] Arguments = ["rescale", "photo.png", "-o", "out", "--scorer", "bicubic", "--precision", "float32", "--context", "none", "--json"];
 
     private readonly ScratchFolder _scratch = new();
 
