@@ -1,10 +1,9 @@
 using BbmrCluster.Imaging;
-using BbmrCluster.Rescaling;
 
-namespace BbmrCluster.Work;
+namespace BbmrCluster.Rescaling;
 
 /// <summary>Gathers and splits batches of LR blocks.</summary>
-internal static class LrBlocks
+public static class LrBlocks
 {
     /// <summary>Block columns of a strip that have a scale index, ascending.</summary>
     public static List<int> ColumnsWith(ReadOnlySpan<byte> scaleIndex, int wanted)
@@ -18,24 +17,22 @@ internal static class LrBlocks
         return columns;
     }
 
-    /// <summary>Downscales blocks of raw strips in the order given.</summary>
-    public static BlockBatch Downscale(StageContext context, int scale, IReadOnlyList<(PixelBuffer Raw, int Column)> blocks)
+    /// <summary>Cuts blocks out of raw strips in the order given.</summary>
+    public static BlockBatch Cut(IReadOnlyList<(PixelBuffer Raw, int Column)> blocks, int colours, int side, int bitDepth)
     {
-        int side = context.Facts.Grid.BlockSize;
-        if (blocks.Count == 0)
-            return new BlockBatch(0, side / scale, context.Facts.BitDepth);
-        var hr = new BlockBatch(blocks.Count, side, context.Facts.BitDepth);
+        var hr = new BlockBatch(blocks.Count, side, bitDepth);
         for (int i = 0; i < blocks.Count; i++)
-            StripPixels.CutBlock(blocks[i].Raw, blocks[i].Column, context.Facts.ColourChannels, side, hr.Block(i));
-        BlockBatch lr = context.Engine.Downscaler.Downscale(hr, scale);
-        if (context.Facts.ColourChannels == 1)
-            Even(lr.Samples);
-        return lr;
+            StripPixels.CutBlock(blocks[i].Raw, blocks[i].Column, colours, side, hr.Block(i));
+        return hr;
     }
 
-    // A network makes three channels of its own from three equal ones; of a grey image one is stored: their rounded mean.
-    private static void Even(Span<ushort> samples)
+    /// <summary>
+    /// Makes the three channels of every pixel their rounded mean, in place: a network makes three channels of its own from
+    /// three equal ones, and of a grey image one is stored.
+    /// </summary>
+    public static void ToGrey(BlockBatch blocks)
     {
+        Span<ushort> samples = blocks.Samples;
         for (int i = 0; i < samples.Length; i += 3)
             samples.Slice(i, 3).Fill((ushort)((samples[i] + samples[i + 1] + samples[i + 2] + 1) / 3));
     }

@@ -1,18 +1,12 @@
 using System.Numerics;
 using System.Runtime.InteropServices;
 using BbmrCluster.Imaging;
-using BbmrCluster.Rescaling;
 
-namespace BbmrCluster.Work;
+namespace BbmrCluster.Rescaling;
 
 /// <summary>Between strips of an image (interleaved samples as stored) and RGB blocks (as the networks take them).</summary>
-internal static class StripPixels
+public static class StripPixels
 {
-    /// <summary>Wraps the bytes of a raw strip.</summary>
-    /// <exception cref="ArgumentException">The length is that of another image.</exception>
-    public static PixelBuffer Raw(ImageFacts facts, int strip, byte[] bytes) =>
-        new(facts.Width, facts.Grid.RowsOf(strip), facts.ColourChannels + (facts.HasAlpha ? 1 : 0), facts.BitDepth, bytes);
-
     /// <summary>
     /// Brings decoded rows to the channels and bits of the picture that was written: formats keep grey as three channels, drop a channel of nothing but
     /// the largest value, or hold fewer bits.
@@ -46,24 +40,22 @@ internal static class StripPixels
             pixels.Samples16[at] = (ushort)value;
     }
 
-    /// <summary>Wraps the bytes of reconstructed rows.</summary>
-    public static PixelBuffer Rows(ImageFacts facts, int strip, byte[] bytes) =>
-        new(facts.Width, facts.Grid.RowsOf(strip), facts.ColourChannels, facts.BitDepth, bytes);
-
     /// <summary>
-    /// Cuts one block out of a raw strip: edge pixels replicated to the right and below, grey repeated, alpha left out.
+    /// Cuts one block out of a raw strip, or out of an image: edge pixels replicated to the right and below, grey repeated,
+    /// alpha left out.
     /// </summary>
     /// <param name="raw">The strip.</param>
     /// <param name="column">Block column.</param>
     /// <param name="colours">1 or 3: the channels before alpha.</param>
     /// <param name="side">Block side.</param>
     /// <param name="block">side x side x 3, filled by the call.</param>
-    public static void CutBlock(PixelBuffer raw, int column, int colours, int side, Span<ushort> block)
+    /// <param name="row">Block row; 0 in a strip.</param>
+    public static void CutBlock(PixelBuffer raw, int column, int colours, int side, Span<ushort> block, int row = 0)
     {
         if (raw.BitDepth == 8)
-            Cut<byte>(raw.Data, raw, column, colours, side, block);
+            Cut<byte>(raw.Data, raw, column, colours, side, block, row);
         else
-            Cut<ushort>(raw.Samples16, raw, column, colours, side, block);
+            Cut<ushort>(raw.Samples16, raw, column, colours, side, block, row);
     }
 
     /// <summary>Copies rows of a raw strip into an RGB map: grey repeated, alpha left out.</summary>
@@ -95,19 +87,34 @@ internal static class StripPixels
         }
     }
 
-    private static void Cut<T>(ReadOnlySpan<T> samples, PixelBuffer raw, int column, int colours, int side, Span<ushort> block) where T : IBinaryInteger<T>
+    /// <summary>Cuts blocks out of a whole image, as <see cref="CutBlock"/> does each.</summary>
+    /// <param name="image">The image.</param>
+    /// <param name="colours">1 or 3: the channels before alpha.</param>
+    /// <param name="side">Block side.</param>
+    /// <param name="which">Raster numbers of the blocks wanted.</param>
+    public static BlockBatch CutBlocks(PixelBuffer image, int colours, int side, IReadOnlyList<int> which)
     {
-        int left = column * side, inside = Math.Min(side, raw.Width - left), green = colours == 3 ? 1 : 0, blue = colours == 3 ? 2 : 0;
+        var blocks = new BlockBatch(which.Count, side, image.BitDepth);
+        int columns = (image.Width + side - 1) / side;
+        for (int i = 0; i < which.Count; i++)
+            CutBlock(image, which[i] % columns, colours, side, blocks.Block(i), which[i] / columns);
+        return blocks;
+    }
+
+    private static void Cut<T>(ReadOnlySpan<T> samples, PixelBuffer raw, int column, int colours, int side, Span<ushort> block, int row) where T : IBinaryInteger<T>
+    {
+        int left = column * side, top = row * side, inside = Math.Min(side, raw.Width - left), height = Math.Min(side, raw.Height - top);
+        int green = colours == 3 ? 1 : 0, blue = colours == 3 ? 2 : 0;
         int rowLength = side * 3;
         for (int y = 0; y < side; y++)
         {
             Span<ushort> target = block.Slice(y * rowLength, rowLength);
-            if (y >= raw.Height)
+            if (y >= height)
             {
-                block.Slice((raw.Height - 1) * rowLength, rowLength).CopyTo(target);
+                block.Slice((height - 1) * rowLength, rowLength).CopyTo(target);
                 continue;
             }
-            int source = ((y * raw.Width) + left) * raw.Channels;
+            int source = (((top + y) * raw.Width) + left) * raw.Channels;
             for (int x = 0; x < inside; x++, source += raw.Channels)
             {
                 target[x * 3] = ushort.CreateTruncating(samples[source]);
@@ -119,10 +126,10 @@ internal static class StripPixels
         }
     }
 
-    /// <summary>Alpha of a raw strip, RowsOf(strip) x Width; null when the image has none.</summary>
-    public static PixelBuffer? Alpha(PixelBuffer raw, ImageFacts facts)
+    /// <summary>Alpha of a raw strip, its last channel; null when the image has none.</summary>
+    public static PixelBuffer? Alpha(PixelBuffer raw, bool hasAlpha)
     {
-        if (!facts.HasAlpha)
+        if (!hasAlpha)
             return null;
         var alpha = new PixelBuffer(raw.Width, raw.Height, 1, raw.BitDepth);
         int count = raw.Width * raw.Height;

@@ -101,7 +101,7 @@ internal sealed class JointSrTask : TrainingTask
         for (int s = 0; s < Scales.Length; s++)
         {
             places[s] = [.. order.Skip(first).Take(counts[s]).Order()];
-            lr[s] = places[s].Length == 0 ? [] : shrinker.Shrink(Blocks.Cut(image, Block, places[s]), Scales[s]);
+            lr[s] = places[s].Length == 0 ? [] : shrinker.Shrink(StripPixels.CutBlocks(image, 3, Block, places[s]).Samples, Scales[s]);
             first += counts[s];
         }
         return new JointCrop(lr, places, Array.ConvertAll(image.Data, value => shrinker.Values[value]), image.Height / Block, image.Width / Block);

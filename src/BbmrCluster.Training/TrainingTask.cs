@@ -59,28 +59,8 @@ internal abstract class TrainingTask : IDisposable
 /// <summary>An image cut into blocks, in raster order.</summary>
 internal static class Blocks
 {
-    /// <summary>Samples of square blocks, one after another, for <see cref="Bicubic.DownscaleBlocks"/>.</summary>
-    /// <param name="image">8-bit RGB, sides multiples of <paramref name="side"/>.</param>
-    /// <param name="side">Pixels.</param>
-    /// <param name="which">Raster numbers of the blocks wanted.</param>
-    public static ushort[] Cut(PixelBuffer image, int side, IReadOnlyList<int> which)
-    {
-        var samples = new ushort[which.Count * side * side * 3];
-        int columns = image.Width / side, at = 0;
-        foreach (int block in which)
-        {
-            for (int row = 0; row < side; row++)
-            {
-                int from = ((block / columns * side) + row) * image.RowBytes + (block % columns * side * 3);
-                for (int i = 0; i < side * 3; i++)
-                    samples[at++] = image.Data[from + i];
-            }
-        }
-        return samples;
-    }
-
     /// <summary>Each block shrunk by itself, as network values.</summary>
-    /// <param name="samples">As <see cref="Cut"/> gives them.</param>
+    /// <param name="samples">8-bit RGB blocks, one after another.</param>
     /// <param name="side">Of a block, pixels.</param>
     /// <param name="scale">Divides the side.</param>
     /// <param name="values">Network value of each 8-bit value.</param>

@@ -3,6 +3,7 @@ using BbmrCluster.Networks;
 using BbmrCluster.Networks.DownNet;
 using BbmrCluster.Networks.JointSr;
 using BbmrCluster.Networks.Weights;
+using BbmrCluster.Rescaling;
 using static TorchSharp.torch;
 
 namespace BbmrCluster.Training;
@@ -140,7 +141,7 @@ public static class Validation
             using var scope = NewDisposeScope();
             using IDisposable noGradient = no_grad();
             int rows = image.Pixels.Height / side, columns = image.Pixels.Width / side, small = side / shape.Scale;
-            ushort[] samples = Blocks.Cut(image.Pixels, side, [.. Enumerable.Range(0, rows * columns)]);
+            ushort[] samples = StripPixels.CutBlocks(image.Pixels, 3, side, [.. Enumerable.Range(0, rows * columns)]).Samples;
             Tensor lr = downscaler is null
                 ? NativeTensors.Create(Blocks.Shrunk(samples, side, shape.Scale, table), [rows * columns, small, small, 3])
                 : DownNetGradient.Rounded(downscaler.Forward(NativeTensors.Create(Array.ConvertAll(samples, value => table[value]), [rows * columns, side, side, 3])), shape.Black);

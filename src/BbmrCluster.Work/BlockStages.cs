@@ -36,7 +36,7 @@ internal static class BlockStages
         for (int s = 0; s < scales.Count; s++)
         {
             context.Cancellation.ThrowIfCancellationRequested();
-            lr[s] = LrBlocks.Downscale(context, scales[s], strips.SelectMany(strip =>
+            lr[s] = context.Downscale(scales[s], strips.SelectMany(strip =>
                 LrBlocks.ColumnsWith(context.ScalesOf(strip.Strip.Strip), s).Select(column => (strip.Raw, column))).ToList());
         }
         var taken = new int[scales.Count];
@@ -50,7 +50,7 @@ internal static class BlockStages
                 own[s] = LrBlocks.Slice(lr[s], taken[s], count);
                 taken[s] += count;
             }
-            byte[] packed = StripPacker.Pack(context.StripFormat, strip.Strip, context.ScalesOf(strip.Strip), own, StripPixels.Alpha(raw, context.Facts));
+            byte[] packed = StripPacker.Pack(context.StripFormat, strip.Strip, context.ScalesOf(strip.Strip), own, StripPixels.Alpha(raw, context.Facts.HasAlpha));
             context.Report(new StripPacked(strip with { Packed = context.Write("packed", strip.Strip, packed) }));
         }
     }

@@ -64,7 +64,7 @@ internal static class CanvasStages
         for (int i = 0; i < own.Length; i++)
         {
             context.Cancellation.ThrowIfCancellationRequested();
-            PixelBuffer? alpha = context.Facts.HasAlpha ? StripPixels.Alpha(context.ReadRaw(own[i]), context.Facts) : null;
+            PixelBuffer? alpha = context.Facts.HasAlpha ? StripPixels.Alpha(context.ReadRaw(own[i]), hasAlpha: true) : null;
             byte[] packed = StripPacker.Pack(context.StripFormat, own[i].Strip, context.ScalesOf(own[i].Strip), byScale[i], alpha);
             context.Report(new StripPacked(own[i] with { Packed = context.Write("packed", own[i].Strip, packed) }));
         }

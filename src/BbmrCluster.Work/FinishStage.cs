@@ -90,7 +90,7 @@ internal sealed class FinishStage(StageContext context)
             if (Measures)
             {
                 quality!.Add(raw!, rows);
-                SquaredError.ByTile(raw!, rows, _facts).CopyTo(sse!, strip * _facts.Grid.Tiles);
+                SquaredError.ByTile(raw!, rows, _facts.Grid, _facts.ColourChannels).CopyTo(sse!, strip * _facts.Grid.Tiles);
                 uniform += _strips[strip].UniformSse ?? 0;
             }
             if (WritesImage)
@@ -107,10 +107,10 @@ internal sealed class FinishStage(StageContext context)
         return new Measured(sse, result, uniformPsnr);
     }
 
-    private PixelBuffer ReadRows(int strip) => StripPixels.Rows(_facts, strip, context.Read(_strips[strip].Rows, "rows", strip));
+    private PixelBuffer ReadRows(int strip) => context.ReadRows(_strips[strip]);
 
     private PixelBuffer? AlphaOf(int strip, PixelBuffer? raw) =>
-        !_facts.HasAlpha ? null : raw is not null ? StripPixels.Alpha(raw, _facts) : context.Unpack(_strips[strip]).Alpha;
+        !_facts.HasAlpha ? null : raw is not null ? StripPixels.Alpha(raw, _facts.HasAlpha) : context.Unpack(_strips[strip]).Alpha;
 
     private Border Join(int upper, PixelBuffer above, PixelBuffer below) =>
         Join(upper, _strips[upper].Bottom, _strips[upper + 1].Top, above, below);
@@ -337,7 +337,7 @@ internal sealed class FinishStage(StageContext context)
         }
 
         public double SquaredErrorAgainst(PixelBuffer upper, PixelBuffer lower, ImageFacts facts) =>
-            SquaredError.ByTile(upper.Crop(0, upper.Height - Above.Height, upper.Width, Above.Height), Above, facts).Sum()
-            + SquaredError.ByTile(lower.Crop(0, 0, lower.Width, Below.Height), Below, facts).Sum();
+            SquaredError.ByTile(upper.Crop(0, upper.Height - Above.Height, upper.Width, Above.Height), Above, facts.Grid, facts.ColourChannels).Sum()
+            + SquaredError.ByTile(lower.Crop(0, 0, lower.Width, Below.Height), Below, facts.Grid, facts.ColourChannels).Sum();
     }
 }

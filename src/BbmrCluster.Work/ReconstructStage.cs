@@ -63,7 +63,7 @@ internal static class ReconstructStage
             };
         }
         int first = HasUpperBorder(strip.Strip) ? borderRows : 0, end = rows.Height - (HasLowerBorder(facts, strip.Strip) ? borderRows : 0);
-        return done with { UniformSse = end <= first ? 0 : SquaredError.OfRows(context.ReadRaw(strip), uniform, facts, first, end - first) };
+        return done with { UniformSse = end <= first ? 0 : SquaredError.OfRows(context.ReadRaw(strip), uniform, facts.Grid, facts.ColourChannels, first, end - first) };
     }
 
     // Strips in which some block has another scale, with every block at the middle scale.
@@ -104,7 +104,7 @@ internal static class ReconstructStage
             if (scaleIndex[column] != scales.MiddleIndex)
                 others.Add((raw, column));
         }
-        BlockBatch made = LrBlocks.Downscale(context, scales.Middle, others);
+        BlockBatch made = context.Downscale(scales.Middle, others);
         var all = new BlockBatch(scaleIndex.Length, made.Side, made.BitDepth);
         int fromStored = 0, fromMade = 0;
         for (int column = 0; column < scaleIndex.Length; column++)

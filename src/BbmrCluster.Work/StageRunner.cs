@@ -159,7 +159,25 @@ internal sealed class StageContext(LeaseWork work, IBlobStore blobs, string scra
     public byte[] Read(BlobRef? blob, string what, int strip) =>
         blobs.Read(blob ?? throw new InvalidOperationException($"A lease of {work.Stage} lacks the {what} of strip {strip}."));
 
-    public PixelBuffer ReadRaw(StripBlobs strip) => StripPixels.Raw(Facts, strip.Strip, Read(strip.Raw, "raw samples", strip.Strip));
+    /// <summary>Raw samples of a strip.</summary>
+    public PixelBuffer ReadRaw(StripBlobs strip) =>
+        new(Facts.Width, Facts.Grid.RowsOf(strip.Strip), Facts.ColourChannels + (Facts.HasAlpha ? 1 : 0), Facts.BitDepth, Read(strip.Raw, "raw samples", strip.Strip));
+
+    /// <summary>Reconstructed rows of a strip, without alpha.</summary>
+    public PixelBuffer ReadRows(StripBlobs strip) =>
+        new(Facts.Width, Facts.Grid.RowsOf(strip.Strip), Facts.ColourChannels, Facts.BitDepth, Read(strip.Rows, "rows", strip.Strip));
+
+    /// <summary>Downscales blocks of raw strips in the order given.</summary>
+    public BlockBatch Downscale(int scale, IReadOnlyList<(PixelBuffer Raw, int Column)> blocks)
+    {
+        int side = Facts.Grid.BlockSize;
+        if (blocks.Count == 0)
+            return new BlockBatch(0, side / scale, Facts.BitDepth);
+        BlockBatch lr = Engine.Downscaler.Downscale(LrBlocks.Cut(blocks, Facts.ColourChannels, side, Facts.BitDepth), scale);
+        if (Facts.ColourChannels == 1)
+            LrBlocks.ToGrey(lr);
+        return lr;
+    }
 
     public ImageMetadata Metadata => Facts.Metadata is { } blob ? MetadataCodec.Decode(blobs.Read(blob)) : ImageMetadata.None;
 

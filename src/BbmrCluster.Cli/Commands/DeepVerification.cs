@@ -122,9 +122,8 @@ internal sealed record DeepVerification(int Blocks, string? QualityKind, double?
     {
         ContainerHeader header = reader.Header;
         UnpackedStrip[] strips = [.. Enumerable.Range(first, count).Select(reader.UnpackStrip)];
-        BlockBatch[] byScale = [.. Enumerable.Range(0, header.Scales.Count).Select(index => new BlockBatch(
-            strips.Sum(strip => strip.ByScale[index].Count), header.BlockSize / header.Scales[index], header.BitDepth,
-            [.. strips.SelectMany(strip => strip.ByScale[index].Samples)]))];
+        BlockBatch[] byScale = [.. Enumerable.Range(0, header.Scales.Count).Select(index =>
+            LrBlocks.Concat([.. strips.Select(strip => strip.ByScale[index])], header.BlockSize / header.Scales[index], header.BitDepth))];
         return new LrStrips(header.Grid.Columns, count, header.Scales, [.. Enumerable.Range(first, count).SelectMany(strip => reader.ScaleIndexOf(strip).ToArray())], byScale);
     }
 
@@ -140,25 +139,8 @@ internal sealed record DeepVerification(int Blocks, string? QualityKind, double?
     {
         if (photograph?.ReadNext() is not { } source)
             return 0;
-        int stride = header.Grid.Columns * header.BlockSize;
-        double sum = 0;
-        ushort[] reference = new ushort[source.Width * 3], restored = new ushort[source.Width * 3];
-        for (int y = 0; y < source.Height; y++)
-        {
-            for (int x = 0; x < source.Width; x++)
-            {
-                for (int c = 0; c < 3; c++)
-                {
-                    int at = (((y * source.Width) + x) * source.Channels) + (header.ColourChannels == 1 ? 0 : c);
-                    reference[(x * 3) + c] = source.BitDepth == 8 ? source.Data[at] : source.Samples16[at];
-                    restored[(x * 3) + c] = rows[(((y * stride) + x) * 3) + c];
-                }
-                if (header.ColourChannels == 1)
-                    restored.AsSpan(x * 3, 3).Fill((ushort)((restored[x * 3] + restored[(x * 3) + 1] + restored[(x * 3) + 2] + 1) / 3));
-            }
-            // One row as a "block" of its own: the sum over rows is the sum over the image.
-            sum += Metrics.BlockSse(reference, restored, source.Width, source.Width, 1, source.BitDepth);
-        }
-        return sum;
+        var restored = new PixelBuffer(source.Width, source.Height, header.ColourChannels, header.BitDepth);
+        StripPixels.Crop(rows, header.Grid.Columns * header.BlockSize, restored, 0, restored.Height);
+        return SquaredError.ByTile(source, restored, header.Grid, header.ColourChannels).Sum();
     }
 }

@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using BbmrCluster.Imaging;
 using BbmrCluster.Rescaling;
 
@@ -42,18 +41,7 @@ internal static class Preview
     private static PixelBuffer ToBuffer(BlockBatch batch, int block, int channels)
     {
         var buffer = new PixelBuffer(batch.Side, batch.Side, channels, batch.BitDepth);
-        ReadOnlySpan<ushort> samples = batch.Block(block);
-        Span<ushort> wide = MemoryMarshal.Cast<byte, ushort>(buffer.Data.AsSpan());
-        for (int i = 0; i < batch.Side * batch.Side; i++)
-        {
-            for (int c = 0; c < channels; c++)
-            {
-                if (batch.BitDepth == 8)
-                    buffer.Data[(i * channels) + c] = (byte)samples[(i * 3) + c];
-                else
-                    wide[(i * channels) + c] = samples[(i * 3) + c];
-            }
-        }
+        StripPixels.Crop(batch.Block(block), batch.Side, buffer, 0, batch.Side);
         return buffer;
     }
 }
