@@ -1,6 +1,7 @@
 using BbmrCluster.Imaging;
 using BbmrCluster.Node.Cluster;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Rescaling.Container;
 using BbmrCluster.Work;
 
 namespace BbmrCluster.Cli;

@@ -3,6 +3,8 @@ using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
+using BbmrCluster.Actors.Workers;
 using BbmrCluster.Imaging;
 using BbmrCluster.Rescaling;
 using BbmrCluster.Work;
@@ -44,7 +46,7 @@ public sealed class EmbeddedNode : IAsyncDisposable
         {
             VipsRuntime.UseTemporaryDirectory(work.Temporary);
             var blobs = new DirectoryBlobStore(work.Blobs, new DirectoryBlobStoreOptions(options.MaxWork));
-            var settings = new CoordinationSettings { OpenImages = 1, MostOpenImages = 1, DeleteBlobs = blobs.DeleteImage };
+            var settings = new CoordinationSettings { OpenImages = 1, MostOpenImages = 1 };
             var device = new DeviceSlot("device-0", () =>
             {
                 var runner = new StageRunner(engines, blobs, new StageRunnerOptions(work.Temporary));
@@ -60,7 +62,7 @@ public sealed class EmbeddedNode : IAsyncDisposable
                 .ConfigureServices(services => services
                     // Signals are the command line's business.
                     .AddSingleton<IHostLifetime, NoLifetime>()
-                    .AddBbmrEmbedded(new EmbeddedOptions(work.Journal, [device], Allocators.Parse, settings)))
+                    .AddBbmrEmbedded(new EmbeddedOptions(work.Journal, [device], Allocators.Parse, settings, new ImageBlobs(blobs))))
                 .Build();
             await host.StartAsync();
             return new EmbeddedNode(work, host);

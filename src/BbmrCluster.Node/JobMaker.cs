@@ -1,6 +1,7 @@
 using System.Diagnostics.CodeAnalysis;
 using BbmrCluster.Networks.Engine;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Rescaling.Container;
 using BbmrCluster.Work;
 
 namespace BbmrCluster.Node;

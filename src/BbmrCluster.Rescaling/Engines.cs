@@ -186,6 +186,9 @@ public sealed record EngineSettings(string Network, string Scorer, string Downsc
     /// <summary>Block side, HR pixels: a divisor of 128; 128 where blocks see nothing.</summary>
     public int BlockSize { get; init; } = BlockGrid.DefaultBlockSize;
 
+    /// <summary>Largest halo: a strip's context is the strips beside it.</summary>
+    public const int MaxHalo = 16;
+
     /// <summary>LR pixels beyond a tile that a network sees on every side; 0 where blocks see nothing.</summary>
     public int Halo { get; init; }
 

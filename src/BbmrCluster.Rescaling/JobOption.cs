@@ -93,7 +93,7 @@ public sealed record JobOption
             }) with { Of = JobKinds.Downscaling, Decides = JobKinds.All, Absent = _ => "none" },
         Choice("block", "Side of a block in pixels", "128|64|32|16", p => Invariant(p.Engine.BlockSize), (p, v) => p with { Engine = p.Engine with { BlockSize = int.Parse(v, CultureInfo.InvariantCulture) } })
             with { Of = JobKinds.Downscaling, Decides = JobKinds.All, Absent = p => p.Engine.Context == BlockContext.None ? "128" : "" },
-        Number("halo", "Stored pixels around a piece of the image that a network also sees", "N", 0, ContainerHeader.MaxHalo, p => p.Engine.Halo, (p, v) => p with { Engine = p.Engine with { Halo = (int)v } })
+        Number("halo", "Stored pixels around a piece of the image that a network also sees", "N", 0, EngineSettings.MaxHalo, p => p.Engine.Halo, (p, v) => p with { Engine = p.Engine with { Halo = (int)v } })
             with { Of = JobKinds.Downscaling, Decides = JobKinds.All, Absent = p => p.Engine.Context == BlockContext.None ? "0" : "" },
     ];
 

@@ -1,4 +1,5 @@
 using BbmrCluster.Rescaling;
+using BbmrCluster.Rescaling.Container;
 
 namespace BbmrCluster.Work;
 

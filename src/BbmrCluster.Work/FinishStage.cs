@@ -1,6 +1,7 @@
 using System.Globalization;
 using BbmrCluster.Imaging;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Rescaling.Container;
 
 namespace BbmrCluster.Work;
 

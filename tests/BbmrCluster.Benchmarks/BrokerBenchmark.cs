@@ -2,7 +2,7 @@ using System.Diagnostics;
 using System.Globalization;
 using Akka.Actor;
 using BbmrCluster.Actors.Client;
-using BbmrCluster.Actors.Hosting;
+using BbmrCluster.Actors.Settings;
 using BbmrCluster.Work;
 
 namespace BbmrCluster.Benchmarks;

@@ -1,8 +1,8 @@
 using System.Diagnostics;
 using System.Globalization;
 using BbmrCluster.Actors.Client;
-using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
 
 namespace BbmrCluster.Benchmarks;
 

@@ -2,8 +2,8 @@ using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Globalization;
 using BbmrCluster.Actors.Client;
-using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
 using BbmrCluster.Rescaling;
 using BbmrCluster.Work;
 

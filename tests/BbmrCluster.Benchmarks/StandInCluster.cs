@@ -6,6 +6,7 @@ using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
 using BbmrCluster.Actors.Workers;
 using BbmrCluster.Rescaling;
 using BbmrCluster.Work;

@@ -27,6 +27,18 @@ public sealed class ArchitectureTests
         ],
     };
 
+    /// <summary>
+    /// Folders that still know each other, which count as one. Nothing else may come into their circle, and whoever takes one
+    /// out of it takes it out of here.
+    /// </summary>
+    private static readonly string[][] Entangled =
+    [
+        ["BbmrCluster.Imaging", "BbmrCluster.Imaging.Formats"],
+        ["BbmrCluster.Networks", "BbmrCluster.Networks.Kernels", "BbmrCluster.Networks.SmfaNet", "BbmrCluster.Networks.Weights"],
+        ["BbmrCluster.Node.Api", "BbmrCluster.Node.Cluster"],
+        ["BbmrCluster.Cli", "BbmrCluster.Cli.Cluster", "BbmrCluster.Cli.CommandLine", "BbmrCluster.Cli.Commands", "BbmrCluster.Cli.Output"],
+    ];
+
     public static TheoryData<string> RoomNames => [.. Rooms.Keys];
 
     [Fact]
@@ -109,15 +121,98 @@ public sealed class ArchitectureTests
         Assert.Contains("BbmrCluster.Work", AssemblyReferences("BbmrCluster.Actors"));
     }
 
+    /// <summary>
+    /// A folder is a namespace, and what folders of a room use of each other runs in no circle. Types of the room itself are
+    /// a folder like any other.
+    /// </summary>
+    [Theory]
+    [MemberData(nameof(RoomNames))]
+    public void Folders_of_a_room_use_each_other_in_one_direction(string room)
+    {
+        Dictionary<string, HashSet<string>> uses = FolderUses(room);
+        Assert.NotEmpty(uses);
+        foreach (string[] entangled in Entangled.Where(group => uses.ContainsKey(group[0])))
+        {
+            // Each is in the circle indeed: what it uses, directly or not, uses it.
+            Assert.All(entangled, folder => Assert.Superset(entangled.ToHashSet(StringComparer.Ordinal), Reached(uses, folder)));
+            uses = uses.GroupBy(pair => Name(pair.Key), StringComparer.Ordinal).ToDictionary(
+                group => group.Key,
+                group => group.SelectMany(pair => pair.Value).Select(Name).Where(used => used != group.Key).ToHashSet(StringComparer.Ordinal),
+                StringComparer.Ordinal);
+            string Name(string folder) => entangled.Contains(folder) ? entangled[0] : folder;
+        }
+        var below = new Dictionary<string, HashSet<string>>(StringComparer.Ordinal);
+        while (below.Count < uses.Count)
+        {
+            string[] free = [.. uses.Keys.Where(folder => !below.ContainsKey(folder) && uses[folder].All(below.ContainsKey))];
+            if (free.Length == 0)
+            {
+                Assert.Fail("In a circle, or above one: " + string.Join("; ", uses.Where(pair => !below.ContainsKey(pair.Key))
+                    .Select(pair => $"{pair.Key} -> {string.Join(", ", pair.Value.Where(used => !below.ContainsKey(used)))}")));
+            }
+            foreach (string folder in free)
+                below[folder] = uses[folder];
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(RoomNames))]
+    public void A_file_s_namespace_is_its_folder(string room)
+    {
+        string src = Path.Combine(Fixtures.Repository(), "src");
+        string[] strangers = [.. Directory.EnumerateFiles(Path.Combine(src, room), "*.cs", SearchOption.AllDirectories)
+            .Select(file => (Name: Path.GetRelativePath(src, file), Namespace: File.ReadLines(file).FirstOrDefault(line => line.StartsWith("namespace ", StringComparison.Ordinal))))
+            .Where(file => file.Namespace is not null && !file.Name.Contains("/obj/", StringComparison.Ordinal) && !file.Name.Contains("/bin/", StringComparison.Ordinal))
+            .Where(file => file.Namespace != $"namespace {Path.GetDirectoryName(file.Name)!.Replace('/', '.')};")
+            .Select(file => file.Name)];
+        Assert.Empty(strangers);
+    }
+
+    [Fact]
+    public void The_check_of_folders_sees_what_they_use()
+    {
+        Dictionary<string, HashSet<string>> uses = FolderUses("BbmrCluster.Actors");
+        // A base type, a call and a field each.
+        Assert.Superset(new HashSet<string> { "BbmrCluster.Actors.Journal", "BbmrCluster.Actors.Protocol", "BbmrCluster.Actors.Settings" }, uses["BbmrCluster.Actors.Images"]);
+        Assert.Contains("BbmrCluster.Actors.Images", uses["BbmrCluster.Actors.Hosting"]);
+    }
+
+    /// <summary>What a folder uses, directly or by way of others.</summary>
+    private static HashSet<string> Reached(Dictionary<string, HashSet<string>> uses, string folder)
+    {
+        HashSet<string> reached = [.. uses[folder]];
+        for (int before = 0; before != reached.Count;)
+        {
+            before = reached.Count;
+            reached.UnionWith(reached.ToArray().SelectMany(used => uses[used]));
+        }
+        return reached;
+    }
+
+    /// <summary>The folders of a room, each with the others of the room that its types use: in their members, and in the bodies of their methods.</summary>
+    private static Dictionary<string, HashSet<string>> FolderUses(string room)
+    {
+        ArchUnitNET.Domain.Architecture loaded = new ArchUnitNET.Loader.ArchLoader().LoadAssemblies(Assembly.LoadFrom(AssemblyFile(room))).Build();
+        // Type parameters have no namespace.
+        bool IsHere(ArchUnitNET.Domain.IType type) =>
+            type.Namespace is { FullName: var name } && (name == room || name.StartsWith(room + ".", StringComparison.Ordinal));
+        return loaded.Types.Where(IsHere).GroupBy(type => type.Namespace.FullName, StringComparer.Ordinal).ToDictionary(
+            folder => folder.Key,
+            folder => folder.SelectMany(type => type.Dependencies).Select(use => use.Target).Where(IsHere)
+                .Select(type => type.Namespace.FullName).Where(other => other != folder.Key).ToHashSet(StringComparer.Ordinal),
+            StringComparer.Ordinal);
+    }
+
     private static bool IsOurs(string assembly) => assembly == "bbmr" || assembly.StartsWith("BbmrCluster.", StringComparison.Ordinal);
 
     private static bool IsTensorLibrary(string package) =>
         package.StartsWith("TorchSharp", StringComparison.OrdinalIgnoreCase) || package.StartsWith("libtorch", StringComparison.OrdinalIgnoreCase);
 
+    private static string AssemblyFile(string room) => Path.Combine(AppContext.BaseDirectory, (room == "BbmrCluster.Cli" ? "bbmr" : room) + ".dll");
+
     private static string[] AssemblyReferences(string room)
     {
-        string file = Path.Combine(AppContext.BaseDirectory, (room == "BbmrCluster.Cli" ? "bbmr" : room) + ".dll");
-        using var assembly = new PEReader(File.OpenRead(file));
+        using var assembly = new PEReader(File.OpenRead(AssemblyFile(room)));
         MetadataReader metadata = assembly.GetMetadataReader();
         return [.. metadata.AssemblyReferences.Select(handle => metadata.GetString(metadata.GetAssemblyReference(handle).Name))];
     }

@@ -3,6 +3,7 @@ using BbmrCluster.Imaging;
 using BbmrCluster.Networks.Engine;
 using BbmrCluster.Node;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Rescaling.Container;
 using BbmrCluster.Work;
 
 namespace BbmrCluster.Tests;

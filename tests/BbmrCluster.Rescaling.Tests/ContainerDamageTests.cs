@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using BbmrCluster.Imaging;
+using BbmrCluster.Rescaling.Container;
 
 namespace BbmrCluster.Rescaling.Tests;
 

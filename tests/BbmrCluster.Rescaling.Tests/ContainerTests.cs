@@ -1,4 +1,5 @@
 using BbmrCluster.Imaging;
+using BbmrCluster.Rescaling.Container;
 
 namespace BbmrCluster.Rescaling.Tests;
 

@@ -1,4 +1,5 @@
 using BbmrCluster.Imaging;
+using BbmrCluster.Rescaling.Container;
 using BbmrCluster.Tests;
 
 namespace BbmrCluster.Rescaling.Tests;

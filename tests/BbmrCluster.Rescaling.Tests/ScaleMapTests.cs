@@ -1,3 +1,5 @@
+using BbmrCluster.Rescaling.Container;
+
 namespace BbmrCluster.Rescaling.Tests;
 
 public sealed class ScaleMapTests

@@ -1,5 +1,6 @@
 using BbmrCluster.Imaging;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Rescaling.Container;
 
 namespace BbmrCluster.Work.Tests;
 

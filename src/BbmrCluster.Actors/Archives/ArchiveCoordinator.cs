@@ -4,9 +4,9 @@ using Akka.Actor;
 using Akka.Cluster.Sharding;
 using Akka.Event;
 using Akka.Persistence;
-using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
 
 namespace BbmrCluster.Actors.Archives;
 

@@ -1,9 +1,9 @@
 using System.Text;
 using Akka.Actor;
 using Akka.Event;
-using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
 using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Client;

@@ -9,6 +9,7 @@ using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Images;
 using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
 using BbmrCluster.Actors.Workers;
 using BbmrCluster.Rescaling;
 using BbmrCluster.Work;
@@ -26,30 +27,14 @@ public enum AkkaExecutionMode
     Clustered,
 }
 
-/// <summary>Registry key of the archive coordinators.</summary>
-public sealed class ArchiveCoordinatorKey;
-
-/// <summary>Registry key of the read model of archives.</summary>
-public sealed class ArchiveIndexKey;
-
-/// <summary>Registry key of the image coordinators.</summary>
-public sealed class ImageCoordinatorKey;
-
-/// <summary>Registry key of the work broker.</summary>
-public sealed class WorkBrokerKey;
-
-/// <summary>Registry key of the store's janitor.</summary>
-public sealed class StoreJanitorKey;
-
-/// <summary>Registry key of this process's worker manager.</summary>
-public sealed class WorkerManagerKey;
-
 /// <summary>All that an embedded node needs.</summary>
 /// <param name="Journal">SQLite file of the journal; its folder exists.</param>
 /// <param name="Devices">At least one.</param>
 /// <param name="Allocators">Makes an allocator from its canonical name, e.g. "sse".</param>
 /// <param name="Settings">How coordinators work.</param>
-public sealed record EmbeddedOptions(string Journal, IReadOnlyList<DeviceSlot> Devices, Func<string, IAllocator> Allocators, CoordinationSettings? Settings = null);
+/// <param name="Blobs">The store, from which images delete their blobs; null where it is swept otherwise.</param>
+public sealed record EmbeddedOptions(
+    string Journal, IReadOnlyList<DeviceSlot> Devices, Func<string, IAllocator> Allocators, CoordinationSettings? Settings = null, IImageBlobs? Blobs = null);
 
 /// <summary>Registers actors, journal and serializer. Local and clustered registrations share their keys, so callers never know the mode.</summary>
 public static class BbmrHosting
@@ -68,7 +53,7 @@ public static class BbmrHosting
             .WithBbmrDefaults()
             .WithSqliteJournal(options.Journal)
             .WithWorkBroker(AkkaExecutionMode.Local, settings)
-            .WithImageCoordinators(AkkaExecutionMode.Local, options.Allocators, settings)
+            .WithImageCoordinators(AkkaExecutionMode.Local, options.Allocators, settings, options.Blobs)
             .WithArchiveCoordinators(AkkaExecutionMode.Local, settings)
             .WithWorker(new WorkerId("local"), options.Devices, settings));
         return services.AddBbmrClient(settings);
@@ -117,18 +102,19 @@ public static class BbmrHosting
     /// <param name="devices">Its devices; empty when it is no worker.</param>
     /// <param name="allocators">Makes an allocator from its canonical name.</param>
     /// <param name="settings">How coordinators work; the same on every node.</param>
+    /// <param name="blobs">The store; null where it is swept otherwise.</param>
     public static AkkaConfigurationBuilder WithBbmrNode(this AkkaConfigurationBuilder builder, bool coordinator, WorkerId worker, IReadOnlyList<DeviceSlot> devices,
-        Func<string, IAllocator> allocators, CoordinationSettings settings)
+        Func<string, IAllocator> allocators, CoordinationSettings settings, IImageBlobs? blobs = null)
     {
         builder.WithBbmrDefaults().AddHocon(HoconFiles.Load("cluster"), HoconAddMode.Prepend);
         if (coordinator)
         {
             builder.WithWorkBroker(AkkaExecutionMode.Clustered, settings)
-                .WithImageCoordinators(AkkaExecutionMode.Clustered, allocators, settings)
+                .WithImageCoordinators(AkkaExecutionMode.Clustered, allocators, settings, blobs)
                 .WithArchiveIndex(AkkaExecutionMode.Clustered)
                 .WithArchiveCoordinators(AkkaExecutionMode.Clustered, settings);
-            if (settings.StoredImages is not null)
-                builder.WithStoreJanitor(settings);
+            if (blobs is not null && settings.JanitorInterval > TimeSpan.Zero)
+                builder.WithStoreJanitor(blobs, settings);
         }
         else
         {
@@ -146,9 +132,11 @@ public static class BbmrHosting
     /// <param name="mode">Children of one parent, or shards.</param>
     /// <param name="allocators">Makes an allocator from its canonical name.</param>
     /// <param name="settings">How they work.</param>
-    public static AkkaConfigurationBuilder WithImageCoordinators(this AkkaConfigurationBuilder builder, AkkaExecutionMode mode, Func<string, IAllocator> allocators, CoordinationSettings settings) =>
+    /// <param name="blobs">The store; null where it is swept otherwise.</param>
+    public static AkkaConfigurationBuilder WithImageCoordinators(this AkkaConfigurationBuilder builder, AkkaExecutionMode mode, Func<string, IAllocator> allocators,
+        CoordinationSettings settings, IImageBlobs? blobs = null) =>
         builder.WithEntities<ImageCoordinatorKey>("image-coordinator", mode, remember: false,
-            registry => id => ImageCoordinator.Props(new ImageId(id), registry.Get<WorkBrokerKey>(), allocators, settings));
+            registry => id => ImageCoordinator.Props(new ImageId(id), registry.Get<WorkBrokerKey>(), allocators, settings, blobs));
 
     /// <summary>The read model of archives: a plain actor, or a cluster singleton with its proxy. An embedded node has none.</summary>
     public static AkkaConfigurationBuilder WithArchiveIndex(this AkkaConfigurationBuilder builder, AkkaExecutionMode mode) =>
@@ -161,8 +149,8 @@ public static class BbmrHosting
                 registry.TryGet<ArchiveIndexKey>(out var index) ? index : ActorRefs.Nobody, mode == AkkaExecutionMode.Clustered, settings));
 
     /// <summary>The janitor of the store, one in a cluster. Needs the image coordinators.</summary>
-    public static AkkaConfigurationBuilder WithStoreJanitor(this AkkaConfigurationBuilder builder, CoordinationSettings settings) =>
-        builder.WithSingleton<StoreJanitorKey>("store-janitor", (_, registry, _) => StoreJanitor.Props(registry.Get<ImageCoordinatorKey>(), settings),
+    public static AkkaConfigurationBuilder WithStoreJanitor(this AkkaConfigurationBuilder builder, IImageBlobs blobs, CoordinationSettings settings) =>
+        builder.WithSingleton<StoreJanitorKey>("store-janitor", (_, registry, _) => StoreJanitor.Props(registry.Get<ImageCoordinatorKey>(), blobs, settings),
             new ClusterSingletonOptions { Role = CoordinatorRole }, createProxyToo: false);
 
     /// <summary>For nodes without the coordinator role: ways to broker and coordinators under the same keys.</summary>

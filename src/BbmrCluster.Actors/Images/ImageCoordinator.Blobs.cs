@@ -15,14 +15,14 @@ internal sealed partial class ImageCoordinator
 
     private void DeleteBlobs()
     {
-        if (_settings.DeleteBlobs is not { } delete)
+        if (_blobs is not { } blobs)
             return;
         _deleting = true;
         // A job that failed or was cancelled may have left prepared outputs behind, or pieces of them of killed workers.
         var failed = State.Outcome is ImageOutcome.Failed ? State.Job : null;
         _ = Task.Run(() =>
         {
-            delete(_id);
+            blobs.DeleteImage(_id);
             if (failed is not null)
                 CommitStage.Sweep(failed);
         }).PipeTo(Self, success: () => new BlobsDeleted(null), failure: error => new BlobsDeleted(error));
@@ -31,7 +31,7 @@ internal sealed partial class ImageCoordinator
     private void Sweep(ImageCommands.SweepImage command)
     {
         bool closing = State.Outcome is not null && _watchers.Count > 0;
-        if (_active || _stopping is not null || _deleting || _forgetting || _book.Busy || !Settled || closing || (State.InProgress && !command.Unfinished) || _settings.DeleteBlobs is null)
+        if (_active || _stopping is not null || _deleting || _forgetting || _book.Busy || !Settled || closing || (State.InProgress && !command.Unfinished) || _blobs is null)
             return;
         _deleting = true;
         // An outcome that its archive has perhaps not heard stays for as long as an archive may stay away.

@@ -117,9 +117,9 @@ internal sealed partial class ImageCoordinator
     // The lists of a very large image do not fit a message between nodes: they go by way of the blob store.
     private LeaseReplies.GrantedLease Granted(Lease lease, LeaseWork work)
     {
-        if (_settings.WriteBlob is not { } write || SizeOf(work) < LargeWork)
+        if (_blobs is not { } blobs || !_settings.BetweenNodes || SizeOf(work) < LargeWork)
             return new LeaseReplies.GrantedLease(lease.Id, work);
-        var whole = write(_id, string.Create(CultureInfo.InvariantCulture, $"lease-{lease.Id.Epoch}-{lease.Id.Number}"), ProtocolSerializer.Bytes(work));
+        var whole = blobs.Write(_id, string.Create(CultureInfo.InvariantCulture, $"lease-{lease.Id.Epoch}-{lease.Id.Number}"), ProtocolSerializer.Bytes(work));
         return new LeaseReplies.GrantedLease(lease.Id, work with { Strips = [], Scales = null, Scores = null, Quarantined = [] }, whole);
     }
 

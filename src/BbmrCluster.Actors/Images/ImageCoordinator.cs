@@ -2,9 +2,9 @@ using Akka.Actor;
 using Akka.Cluster.Sharding;
 using Akka.Event;
 using Akka.Persistence;
-using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
 using BbmrCluster.Actors.Workers;
 using BbmrCluster.Rescaling;
 using BbmrCluster.Work;
@@ -43,6 +43,7 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     private readonly ImageId _id;
     private readonly IActorRef _broker;
     private readonly CoordinationSettings _settings;
+    private readonly IImageBlobs? _blobs;
     private readonly IActorRef _allocator, _reconstruction;
     private readonly ILoggingAdapter _log = Context.GetLogger();
 
@@ -66,10 +67,10 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
     // Closed before this actor was started: whoever is to hear of it may not have.
     private bool _unheard;
 
-    public ImageCoordinator(ImageId id, IActorRef broker, Func<string, IAllocator> allocators, CoordinationSettings settings)
+    public ImageCoordinator(ImageId id, IActorRef broker, Func<string, IAllocator> allocators, CoordinationSettings settings, IImageBlobs? blobs)
         : base(ImageState.Empty)
     {
-        (_id, _broker, _settings, _book) = (id, broker, settings, new LeaseBook(0, settings));
+        (_id, _broker, _settings, _blobs, _book) = (id, broker, settings, blobs, new LeaseBook(0, settings));
         _allocator = Context.ActorOf(AllocatorActor.Props(allocators), "allocator");
         _reconstruction = Context.ActorOf(ReconstructionActor.Props(), "reconstruction");
 
@@ -155,8 +156,8 @@ internal sealed partial class ImageCoordinator : GroupCommitActor<ImageState, II
 
     private bool Paused => _full.Count > 0;
 
-    public static Props Props(ImageId id, IActorRef broker, Func<string, IAllocator> allocators, CoordinationSettings settings) =>
-        Akka.Actor.Props.Create(() => new ImageCoordinator(id, broker, allocators, settings));
+    public static Props Props(ImageId id, IActorRef broker, Func<string, IAllocator> allocators, CoordinationSettings settings, IImageBlobs? blobs = null) =>
+        Akka.Actor.Props.Create(() => new ImageCoordinator(id, broker, allocators, settings, blobs));
 
     protected override ImageState Apply(ImageState state, IImageEvent one) => state.Apply(one);
 

@@ -1,5 +1,5 @@
-using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
 using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Images;

@@ -1,7 +1,7 @@
 using Akka.Actor;
 using Akka.Event;
-using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
 using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Images;
@@ -25,15 +25,14 @@ internal sealed class StoreJanitor : ReceiveActor, IWithTimers
     private HashSet<ImageId> _asked = [];
     private bool _looking;
 
-    public StoreJanitor(IActorRef images, CoordinationSettings settings)
+    public StoreJanitor(IActorRef images, IImageBlobs blobs, CoordinationSettings settings)
     {
-        var stored = settings.StoredImages ?? throw new InvalidOperationException("A janitor needs to see the store.");
         Receive<Look>(look =>
         {
             if (_looking)
                 return;
             _looking = true;
-            _ = Task.Run(stored).PipeTo(Self, success: all => new Seen(all, null), failure: error => new Seen([], error));
+            _ = Task.Run(blobs.Images).PipeTo(Self, success: all => new Seen(all, null), failure: error => new Seen([], error));
         });
         Receive<Seen>(seen =>
         {
@@ -49,7 +48,8 @@ internal sealed class StoreJanitor : ReceiveActor, IWithTimers
 
     public ITimerScheduler? Timers { get; set; }
 
-    public static Props Props(IActorRef images, CoordinationSettings settings) => Akka.Actor.Props.Create(() => new StoreJanitor(images, settings));
+    public static Props Props(IActorRef images, IImageBlobs blobs, CoordinationSettings settings) =>
+        Akka.Actor.Props.Create(() => new StoreJanitor(images, blobs, settings));
 
     /// <summary>What to ask about, the oldest first, after those that were not asked about the last time.</summary>
     public static IEnumerable<ImageCommands.SweepImage> Questions(IEnumerable<StoredImage> images, DateTimeOffset now, CoordinationSettings settings, IReadOnlySet<ImageId> asked) => images

@@ -2,7 +2,7 @@ using Akka.Actor;
 using Akka.Configuration;
 using Akka.Persistence;
 using Akka.Persistence.Sql;
-using BbmrCluster.Actors.Hosting;
+using BbmrCluster.Actors.Settings;
 using BbmrCluster.Work;
 using Npgsql;
 

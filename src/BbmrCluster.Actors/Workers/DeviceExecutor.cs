@@ -1,5 +1,4 @@
 using Akka.Actor;
-using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Work;
@@ -48,7 +47,7 @@ internal sealed class DeviceExecutor : ReceiveActor
         try
         {
             var work = lease.Whole is null ? lease.Work
-                : ProtocolSerializer.Work((_slot.ReadBlob ?? throw new InvalidOperationException("this worker has no blob store"))(lease.Whole));
+                : ProtocolSerializer.Work((_slot.Blobs ?? throw new InvalidOperationException("this worker has no blob store")).Read(lease.Whole));
             return new LeaseFacts.LeaseEnded(id, _runner.Run(work, report => manager.Tell(new DeviceMessages.DeviceReport(image, id, report)), lease.Cancellation));
         }
         catch (OperationCanceledException) when (lease.Cancellation.IsCancellationRequested)

@@ -1,8 +1,8 @@
 using Akka;
 using Akka.Actor;
 using Akka.Event;
-using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
 using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Workers;

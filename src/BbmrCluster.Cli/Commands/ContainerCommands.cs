@@ -4,6 +4,7 @@ using BbmrCluster.Cli.CommandLine;
 using BbmrCluster.Cli.Output;
 using BbmrCluster.Imaging;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Rescaling.Container;
 
 namespace BbmrCluster.Cli.Commands;
 

@@ -5,6 +5,7 @@ using BbmrCluster.Imaging;
 using BbmrCluster.Networks;
 using BbmrCluster.Networks.Engine;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Rescaling.Container;
 
 namespace BbmrCluster.Cli.Commands;
 
@@ -39,7 +40,7 @@ internal sealed record DeepVerification(int Blocks, string? QualityKind, double?
     {
         ContainerHeader header = reader.Header;
         BlockGrid grid = header.Grid;
-        string? kind = reader.Quality is { } quality ? quality.Kind == Rescaling.QualityKind.Measured ? "measured" : "estimated" : null;
+        string? kind = reader.Quality is { } quality ? quality.Kind == Rescaling.Container.QualityKind.Measured ? "measured" : "estimated" : null;
         double? recorded = reader.Quality?.Psnr(grid);
         DeepVerification Failed(string problem, double? psnr = null) => new(grid.Count, kind, recorded, psnr, false, problem);
 

@@ -2,6 +2,7 @@ using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.DownNet;
 using BbmrCluster.Networks.JointSr;
 using BbmrCluster.Rescaling;
+using BbmrCluster.Rescaling.Container;
 using TorchSharp;
 
 namespace BbmrCluster.Networks.Engine;

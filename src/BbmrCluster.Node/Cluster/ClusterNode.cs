@@ -9,6 +9,8 @@ using Akka.Remote.Hosting;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
+using BbmrCluster.Actors.Workers;
 using BbmrCluster.Imaging;
 using BbmrCluster.Networks.Catalog;
 using BbmrCluster.Networks.Engine;
@@ -179,15 +181,9 @@ public sealed class ClusterNode : IAsyncDisposable
         CoordinationSettings settings = new CoordinationSettings
         {
             OpenImages = options.OpenImages,
-            DeleteBlobs = blobs.DeleteImage,
-            // What a process that died did not delete lies in the store, in the journal, or in both.
-            StoredImages = options.Janitor > TimeSpan.Zero
-                ? () => [.. blobs.Images().Concat(!options.IsCoordinator ? [] : options.Postgres is { } server ? PostgresJournal.Images(server) : SqliteJournal.Images(work.Journal))
-                    .GroupBy(one => one.Image).Select(same => same.MaxBy(one => one.Written)!)]
-                : null,
-            JanitorInterval = options.Janitor > TimeSpan.Zero ? options.Janitor : TimeSpan.FromMinutes(10),
+            JanitorInterval = options.Janitor,
             OrphanAge = options.OrphanAge,
-            WriteBlob = (image, label, content) => blobs.Write(image, label, 1, content),
+            BetweenNodes = true,
             DrainTime = options.Drain,
         }.Validate();
         IReadOnlyList<DeviceSlot> devices = options.IsWorker ? NodeDevices.Slots(options, engines, blobs, work.Temporary, StandStill.FromEnvironment()) : [];
@@ -204,7 +200,7 @@ public sealed class ClusterNode : IAsyncDisposable
             (remote.EnableSsl, remote.Ssl) = (true, tls);
         services.AddAkka(BbmrHosting.SystemName, (builder, _) =>
         {
-            builder.WithBbmrNode(options.IsCoordinator, new WorkerId(options.Name), devices, Allocators.Parse, settings);
+            builder.WithBbmrNode(options.IsCoordinator, new WorkerId(options.Name), devices, Allocators.Parse, settings, new StoreAndJournal(blobs, options, work));
             if (options is { IsCoordinator: true, Postgres: { } postgres })
                 builder.WithPostgresJournal(postgres);
             else if (options.IsCoordinator)

@@ -1,4 +1,5 @@
-using BbmrCluster.Actors.Hosting;
+using BbmrCluster.Actors.Settings;
+using BbmrCluster.Actors.Workers;
 using BbmrCluster.Networks.Engine;
 using BbmrCluster.Rescaling;
 using BbmrCluster.Work;
@@ -61,7 +62,7 @@ internal static class NodeDevices
             {
                 IStageRunner runner = new SameWeightsRunner(new StageRunner(here, blobs, new StageRunnerOptions(scratch)), here, options.Name);
                 return fault is null ? runner : new StandStillRunner(runner, fault);
-            }, deviceClass, blobs.Read, engines.AllWeights));
+            }, deviceClass, new ImageBlobs(blobs), engines.AllWeights));
         }
         return slots;
     }

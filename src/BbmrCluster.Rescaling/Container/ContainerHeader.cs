@@ -1,7 +1,7 @@
 using BbmrCluster.Imaging;
 using Google.Protobuf;
 
-namespace BbmrCluster.Rescaling;
+namespace BbmrCluster.Rescaling.Container;
 
 /// <summary>What a container says about its image and how it was made. Nothing in it depends on clock or host.</summary>
 /// <param name="Width">Image width, pixels as stored in the source.</param>
@@ -33,9 +33,6 @@ public sealed record ContainerHeader(
 
     /// <summary>Largest encoded header, metadata included: 64 MiB.</summary>
     public const int MaxBytes = 64 << 20;
-
-    /// <summary>Largest halo: a strip's context is the strips beside it.</summary>
-    public const int MaxHalo = 16;
 
     /// <summary>The block grid.</summary>
     public BlockGrid Grid => EngineSettings.GridOf(Width, Height, Context, BlockSize);
@@ -131,7 +128,7 @@ public sealed record ContainerHeader(
             return $"has blocks of {BlockSize} pixels";
         if (Scales.Scales.Any(scale => BlockSize % scale != 0))
             return "has an impossible scale set";
-        if (Context is not (BlockContext.None or BlockContext.Canvas) || (Context == BlockContext.None && Halo != 0) || Halo > MaxHalo)
+        if (Context is not (BlockContext.None or BlockContext.Canvas) || (Context == BlockContext.None && Halo != 0) || Halo > EngineSettings.MaxHalo)
             return $"has an unknown kind of context ({(int)Context}, halo {Halo})";
         if (Context == BlockContext.Canvas && (BlockGrid.TileSize % BlockSize != 0 || !Canvas.Supports(Scales)))
             return $"has blocks of {BlockSize} pixels with scales {Scales} in a canvas";

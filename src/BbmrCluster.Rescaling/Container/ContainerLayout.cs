@@ -2,7 +2,7 @@ using System.Buffers.Binary;
 using System.IO.Hashing;
 using System.Text;
 
-namespace BbmrCluster.Rescaling;
+namespace BbmrCluster.Rescaling.Container;
 
 /// <summary>
 /// Byte layout of a container, versions 1 and 2 (docs/container-format.md): what writer and reader share. All numbers are

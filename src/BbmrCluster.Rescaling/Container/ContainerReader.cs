@@ -2,7 +2,7 @@ using System.Buffers.Binary;
 using BbmrCluster.Imaging;
 using Microsoft.Win32.SafeHandles;
 
-namespace BbmrCluster.Rescaling;
+namespace BbmrCluster.Rescaling.Container;
 
 /// <summary>A part of a container that is not what was written.</summary>
 /// <param name="Part">"file", "quality", "index" or "strip".</param>

@@ -1,4 +1,4 @@
-namespace BbmrCluster.Rescaling;
+namespace BbmrCluster.Rescaling.Container;
 
 /// <summary>Writes containers. Layout: docs/container-format.md.</summary>
 public static class ContainerWriter

@@ -1,4 +1,4 @@
-namespace BbmrCluster.Rescaling;
+namespace BbmrCluster.Rescaling.Container;
 
 /// <summary>
 /// The scale map's bytes: a method byte, then either two bits a block or, where that is smaller, an adaptive binary

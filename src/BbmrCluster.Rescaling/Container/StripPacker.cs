@@ -1,7 +1,7 @@
 using System.Buffers.Binary;
 using BbmrCluster.Imaging;
 
-namespace BbmrCluster.Rescaling;
+namespace BbmrCluster.Rescaling.Container;
 
 /// <summary>What is needed to pack and unpack the strips of one image.</summary>
 /// <param name="Grid">The block grid.</param>

@@ -1,4 +1,3 @@
-using System.Collections.Concurrent;
 using Akka.Actor;
 using BbmrCluster.Actors.Protocol;
 using BbmrCluster.Work;
@@ -18,20 +17,12 @@ public sealed class BetweenNodesSpecs : IDisposable
     public async Task Leases_of_a_large_image_go_by_way_of_the_blob_store_and_arrive_whole()
     {
         // 90 strips: what Finish needs of them is more than a message should hold.
-        var blobs = new ConcurrentDictionary<string, byte[]>(StringComparer.Ordinal);
-        var settings = TestNode.Fast with
-        {
-            WriteBlob = (image, label, bytes) =>
-            {
-                blobs[label] = bytes;
-                return new BlobRef($"{image}/{label}", bytes.Length, new string('0', 32));
-            },
-        };
+        var blobs = new FakeBlobs();
         var job = FakeWorld.Job("tall", 128, 90 * 128);
-        await using var node = await TestNode.StartAsync(_world, _folder, settings: settings, readBlob: blob => blobs[blob.Name.Split('/')[1]]);
+        await using var node = await TestNode.StartAsync(_world, _folder, settings: TestNode.Fast with { BetweenNodes = true }, blobs: blobs);
         var all = await node.RunAsync(job);
         Assert.IsType<ImageOutcome.Done>(all.Outcome(job.Id));
-        Assert.NotEmpty(blobs);
+        Assert.NotEqual(0, blobs.Written);
         Assert.Equal(90, _world.Of(Stage.Finish).Single().Work.Strips.Count);
     }
 
@@ -39,19 +30,16 @@ public sealed class BetweenNodesSpecs : IDisposable
     public async Task A_store_that_does_not_take_the_lists_of_a_lease_pauses_the_image_until_it_does()
     {
         int refusals = 0;
-        var blobs = new ConcurrentDictionary<string, byte[]>(StringComparer.Ordinal);
-        var settings = TestNode.Fast with
+        var blobs = new FakeBlobs
         {
-            WriteBlob = (image, label, bytes) =>
+            Writing = () =>
             {
                 if (Interlocked.Increment(ref refusals) <= 2)
                     throw new StageFailedException(FailureClass.StoreFull, "full");
-                blobs[label] = bytes;
-                return new BlobRef($"{image}/{label}", bytes.Length, new string('0', 32));
             },
         };
         var job = FakeWorld.Job("tall", 128, 90 * 128);
-        await using var node = await TestNode.StartAsync(_world, _folder, settings: settings, readBlob: blob => blobs[blob.Name.Split('/')[1]]);
+        await using var node = await TestNode.StartAsync(_world, _folder, settings: TestNode.Fast with { BetweenNodes = true }, blobs: blobs);
         var all = await node.RunAsync(job);
         Assert.IsType<ImageOutcome.Done>(all.Outcome(job.Id));
         Assert.Contains(all, one => one is JobNotification.ImagePaused);

@@ -3,9 +3,9 @@ using Akka.Actor;
 using Akka.TestKit.Xunit2;
 using BbmrCluster.Actors.Archives;
 using BbmrCluster.Actors.Client;
-using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
 using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Tests.Coordination;
@@ -90,7 +90,7 @@ public sealed class BulkSpecs : IDisposable
     {
         var deleted = new ConcurrentDictionary<ImageId, bool>();
         _world.Hold(Stage.Pack, after: 10);
-        await using var node = await TestNode.StartAsync(_world, _folder, settings: Pages with { DeleteBlobs = image => deleted[image] = true });
+        await using var node = await TestNode.StartAsync(_world, _folder, settings: Pages, blobs: new FakeBlobs { Deleting = image => deleted[image] = true });
         await using var run = await node.Client.SubmitAsync(new ArchiveSpec(Jobs(40)));
         await using var watch = await node.Client.WatchAsync(run.Id);
         Assert.True(_world.Held.Wait(Long));
@@ -121,7 +121,7 @@ public sealed class BulkSpecs : IDisposable
         }
         Assert.True(Unfinished() > 0);
         var deleted = new ConcurrentDictionary<ImageId, bool>();
-        await using var second = await TestNode.StartAsync(_world, _folder, settings: Pages with { DeleteBlobs = image => deleted[image] = true });
+        await using var second = await TestNode.StartAsync(_world, _folder, settings: Pages, blobs: new FakeBlobs { Deleting = image => deleted[image] = true });
         Assert.True(await second.Client.CancelAsync(id));
         await Eventually(() => Task.FromResult(Unfinished() == 0));
         Assert.NotEmpty(deleted);

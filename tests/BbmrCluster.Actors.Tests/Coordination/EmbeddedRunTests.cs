@@ -1,6 +1,8 @@
 using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
+using BbmrCluster.Actors.Workers;
 using BbmrCluster.Rescaling;
 using BbmrCluster.Work;
 using BbmrCluster.Work.Tests;
@@ -79,9 +81,9 @@ public sealed class EmbeddedRunTests
     private static async Task<Dictionary<ImageId, ImageOutcome>> RunAsync(Bench bench, IReadOnlyList<ImageJob> jobs, IStageRunner runner)
     {
         string journal = Path.Combine(bench.Root, $"journal-{Guid.NewGuid():n}.db");
-        var settings = new CoordinationSettings { OpenImages = 1, DeleteBlobs = bench.Store.DeleteImage };
+        var settings = new CoordinationSettings { OpenImages = 1 };
         using IHost host = new HostBuilder().ConfigureServices(services => services
-            .AddBbmrEmbedded(new EmbeddedOptions(journal, [new DeviceSlot("device-0", () => runner)], Allocators.Parse, settings))).Build();
+            .AddBbmrEmbedded(new EmbeddedOptions(journal, [new DeviceSlot("device-0", () => runner)], Allocators.Parse, settings, new ImageBlobs(bench.Store)))).Build();
         await host.StartAsync();
         var outcomes = new Dictionary<ImageId, ImageOutcome>();
         await using (ArchiveRun run = await host.Services.GetRequiredService<BbmrClient>().SubmitAsync(new ArchiveSpec(jobs)))

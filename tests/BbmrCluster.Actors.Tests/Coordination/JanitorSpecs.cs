@@ -1,8 +1,8 @@
 using Akka.TestKit;
 using Akka.TestKit.Xunit2;
-using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Images;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
 using BbmrCluster.Rescaling;
 using BbmrCluster.Work;
 
@@ -36,13 +36,14 @@ public sealed class JanitorSpecs() : TestKit("akka.scheduler.implementation = \"
     {
         int looks = 0;
         var clock = (TestScheduler)Sys.Scheduler;
-        var settings = new CoordinationSettings
+        var settings = new CoordinationSettings();
+        var blobs = new FakeBlobs
         {
-            StoredImages = () => ++looks == 1 ? throw new StageFailedException(FailureClass.StoreFull, "away") : [new StoredImage(Orphan, clock.Now.AddHours(-2)), new StoredImage(Fresh, clock.Now)],
+            Stored = () => ++looks == 1 ? throw new StageFailedException(FailureClass.StoreFull, "away") : [new StoredImage(Orphan, clock.Now.AddHours(-2)), new StoredImage(Fresh, clock.Now)],
         };
         var away = CreateTestProbe();
         Sys.EventStream.Subscribe(away.Ref, typeof(Akka.Event.Warning));
-        Sys.ActorOf(StoreJanitor.Props(TestActor, settings));
+        Sys.ActorOf(StoreJanitor.Props(TestActor, blobs, settings));
         // A message in its mailbox first: timers are set when it starts.
         clock.Advance(TimeSpan.Zero);
         await AwaitConditionAsync(() =>
@@ -78,9 +79,9 @@ public sealed class SweepSpecs : IAsyncLifetime
     {
         _job = _job with { Outputs = new OutputPaths(Path.Combine(_outputs, "a.bbmr"), Path.Combine(_outputs, "a.png"), null, Path.Combine(_outputs, "a.report.json")) };
         _job = _job with { Id = JobIdentity.Of(_job) };
-        _node = await TestNode.StartAsync(_world, _folder, devices: 0, settings: TestNode.Fast with
+        _node = await TestNode.StartAsync(_world, _folder, devices: 0, settings: TestNode.Fast, blobs: new FakeBlobs
         {
-            DeleteBlobs = image =>
+            Deleting = image =>
             {
                 _deleted.Enqueue(image);
                 _mayDelete.Wait(TimeSpan.FromSeconds(60));
@@ -194,7 +195,7 @@ public sealed class SweepSpecs : IAsyncLifetime
             File.SetLastWriteTimeUtc(old, DateTime.UtcNow.AddDays(-30));
         using var folder = new JournalFolder();
         await using var cluster = await TestNode.StartAsync(_world, folder, devices: 0, Hosting.AkkaExecutionMode.Clustered,
-            TestNode.Fast with { StoredImages = store.Images, DeleteBlobs = store.DeleteImage, JanitorInterval = TimeSpan.FromMilliseconds(100) });
+            TestNode.Fast with { JanitorInterval = TimeSpan.FromMilliseconds(100) }, blobs: new ImageBlobs(store));
         string gone = Path.Combine(_outputs, "orphan");
         for (int i = 0; i < 600 && Directory.Exists(gone); i++)
             await Task.Delay(50);

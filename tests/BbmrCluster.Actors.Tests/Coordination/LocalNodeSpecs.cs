@@ -2,9 +2,10 @@ using System.Collections.Concurrent;
 using Akka.Actor;
 using Akka.TestKit.Xunit2;
 using BbmrCluster.Actors.Client;
-using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Journal;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
+using BbmrCluster.Actors.Workers;
 using BbmrCluster.Rescaling;
 using BbmrCluster.Work;
 
@@ -471,7 +472,7 @@ public sealed class LocalNodeSpecs : IDisposable
     {
         var job = FakeWorld.Job("a", 300, 200);
         var deleted = new TaskCompletionSource<ImageId>();
-        await using var node = await TestNode.StartAsync(_world, _folder, settings: TestNode.Fast with { DeleteBlobs = image => deleted.TrySetResult(image) });
+        await using var node = await TestNode.StartAsync(_world, _folder, settings: TestNode.Fast, blobs: new FakeBlobs { Deleting = image => deleted.TrySetResult(image) });
         await node.RunAsync(job);
         Assert.Equal(job.Id, await deleted.Task.WaitAsync(TimeSpan.FromSeconds(120)));
     }

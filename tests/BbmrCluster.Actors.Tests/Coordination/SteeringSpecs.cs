@@ -2,8 +2,8 @@ using Akka.Actor;
 using Akka.TestKit.Xunit2;
 using BbmrCluster.Actors.Archives;
 using BbmrCluster.Actors.Client;
-using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
 using BbmrCluster.Work;
 
 namespace BbmrCluster.Actors.Tests.Coordination;

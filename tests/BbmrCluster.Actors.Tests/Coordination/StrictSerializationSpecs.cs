@@ -5,6 +5,7 @@ using Akka.TestKit.Xunit2;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Images;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
 using BbmrCluster.Actors.Workers;
 using BbmrCluster.Work;
 using Microsoft.Extensions.DependencyInjection;

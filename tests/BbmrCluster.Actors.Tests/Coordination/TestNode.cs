@@ -7,6 +7,8 @@ using Akka.Remote.Hosting;
 using BbmrCluster.Actors.Client;
 using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
+using BbmrCluster.Actors.Workers;
 using BbmrCluster.Rescaling;
 using BbmrCluster.Work;
 using Microsoft.Data.Sqlite;
@@ -83,7 +85,7 @@ internal sealed class TestNode : IAsyncDisposable
     public IActorRef Broker => _host.Services.GetRequiredService<IActorRegistry>().Get<WorkBrokerKey>();
 
     public static async Task<TestNode> StartAsync(FakeWorld world, JournalFolder folder, int devices = 1, AkkaExecutionMode mode = AkkaExecutionMode.Local, CoordinationSettings? settings = null,
-        ActorSystem? joins = null, Func<BlobRef, byte[]>? readBlob = null)
+        ActorSystem? joins = null, IImageBlobs? blobs = null)
     {
         Environment.SetEnvironmentVariable("DOTNET_HOSTBUILDER__RELOADCONFIGONCHANGE", "false");
         var used = (settings ?? Fast).Validate();
@@ -101,11 +103,11 @@ internal sealed class TestNode : IAsyncDisposable
                 if (joins is not null)
                     builder.WithCoordinatorProxies();
                 else
-                    builder.WithWorkBroker(mode, used).WithImageCoordinators(mode, Allocators.Parse, used).WithArchiveIndex(mode).WithArchiveCoordinators(mode, used);
-                if (mode == AkkaExecutionMode.Clustered && joins is null && used.StoredImages is not null)
-                    builder.WithStoreJanitor(used);
+                    builder.WithWorkBroker(mode, used).WithImageCoordinators(mode, Allocators.Parse, used, blobs).WithArchiveIndex(mode).WithArchiveCoordinators(mode, used);
+                if (mode == AkkaExecutionMode.Clustered && joins is null && blobs is not null)
+                    builder.WithStoreJanitor(blobs, used);
                 if (devices > 0)
-                    builder.WithWorker(new WorkerId("w"), [.. Enumerable.Range(0, devices).Select(i => new DeviceSlot($"fake-{i}", world.Runner, ReadBlob: readBlob))], used);
+                    builder.WithWorker(new WorkerId("w"), [.. Enumerable.Range(0, devices).Select(i => new DeviceSlot($"fake-{i}", world.Runner, Blobs: blobs))], used);
                 if (mode == AkkaExecutionMode.Clustered)
                 {
                     builder.AddStartup((system, _) =>

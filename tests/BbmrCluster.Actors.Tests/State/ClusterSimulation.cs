@@ -1,6 +1,6 @@
-using BbmrCluster.Actors.Hosting;
 using BbmrCluster.Actors.Images;
 using BbmrCluster.Actors.Protocol;
+using BbmrCluster.Actors.Settings;
 using BbmrCluster.Actors.Tests.Coordination;
 using BbmrCluster.Actors.Workers;
 using BbmrCluster.Rescaling;

@@ -1,6 +1,4 @@
-using BbmrCluster.Work;
-
-namespace BbmrCluster.Actors.Hosting;
+namespace BbmrCluster.Actors.Settings;
 
 /// <summary>How coordinators work. Every node of a cluster has the same.</summary>
 public sealed record CoordinationSettings
@@ -66,13 +64,7 @@ public sealed record CoordinationSettings
     /// <summary>Images in a page of an archive (default 1,000; at most that).</summary>
     public int PageSize { get; init; } = 1000;
 
-    /// <summary>Deletes the blobs of an image that is closed; null where the store is swept otherwise.</summary>
-    public Action<ImageId>? DeleteBlobs { get; init; }
-
-    /// <summary>Images that have blobs in the store, which the janitor of a cluster goes through; null for no janitor.</summary>
-    public Func<IReadOnlyList<StoredImage>>? StoredImages { get; init; }
-
-    /// <summary>How often the janitor looks (default 10 min).</summary>
+    /// <summary>How often the janitor of a cluster looks through the store (default 10 min); 0 for no janitor.</summary>
     public TimeSpan JanitorInterval { get; init; } = TimeSpan.FromMinutes(10);
 
     /// <summary>How long nothing was written for an image before the janitor asks whether anyone needs its blobs (default 1 h; clocks of nodes and store may differ by less).</summary>
@@ -81,8 +73,8 @@ public sealed record CoordinationSettings
     /// <summary>The same for an image that is unfinished, but that no archive has open (default 7 days): one whose job is paused.</summary>
     public TimeSpan IdleAge { get; init; } = TimeSpan.FromDays(7);
 
-    /// <summary>Writes a blob of an image under a label, for what is too large for a message; null where messages stay in the process.</summary>
-    public Func<ImageId, string, byte[], BlobRef>? WriteBlob { get; init; }
+    /// <summary>Whether leases may go to other processes (default false): then the lists of a large image, which no message should hold, go by way of the blob store.</summary>
+    public bool BetweenNodes { get; init; }
 
     /// <summary>How long a worker whose process ends goes on with the leases it holds before it gives them back (default 0: at once).</summary>
     public TimeSpan DrainTime { get; init; }
@@ -112,7 +104,7 @@ public sealed record CoordinationSettings
         Check(SecondLeaseFactor >= 1, nameof(SecondLeaseFactor));
         Check(StopTimeout > TimeSpan.Zero, nameof(StopTimeout));
         Check(DrainTime >= TimeSpan.Zero, nameof(DrainTime));
-        Check(JanitorInterval > TimeSpan.Zero, nameof(JanitorInterval));
+        Check(JanitorInterval >= TimeSpan.Zero, nameof(JanitorInterval));
         Check(OrphanAge > TimeSpan.Zero, nameof(OrphanAge));
         Check(IdleAge >= OrphanAge, nameof(IdleAge));
         return this;
@@ -124,12 +116,3 @@ public sealed record CoordinationSettings
             throw new InvalidOperationException($"The coordination setting {name} is out of range.");
     }
 }
-
-/// <summary>A device of this process.</summary>
-/// <param name="Name">Unique in the process, e.g. "cpu" or "cuda-0"; 1 to 64 characters of a-z, 0-9 and '-'.</param>
-/// <param name="CreateRunner">Makes the runner; called once, on the device's own thread, with its first lease. Its messages of failure go to the user.</param>
-/// <param name="DeviceClass">The device class it has; null takes leases of any class.</param>
-/// <param name="ReadBlob">Reads a blob, for leases that do not fit a message; null where messages stay in the process.</param>
-/// <param name="Weights">Weights that are here now, file name to SHA-256, the same for all devices of a process; null takes leases with any.</param>
-public sealed record DeviceSlot(string Name, Func<IStageRunner> CreateRunner, string? DeviceClass = null, Func<BlobRef, byte[]>? ReadBlob = null,
-    Func<IReadOnlyDictionary<string, string>>? Weights = null);

@@ -1,6 +1,6 @@
 using Akka.Configuration;
 
-namespace BbmrCluster.Actors.Hosting;
+namespace BbmrCluster.Actors.Settings;
 
 /// <summary>The HOCON files of the repository's <c>hocon</c> folder, beside the program when it runs.</summary>
 public static class HoconFiles
